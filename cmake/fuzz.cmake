@@ -1,0 +1,15 @@
+# sd35_fuzz_target(fuzz_NAME [LINK ...]) builds tests/fuzz/fuzz_NAME.c: as a libFuzzer program in the
+# fuzz preset, elsewhere as a program that replays tests/fuzz/corpus/NAME.
+function(sd35_fuzz_target target)
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  string(REGEX REPLACE "^fuzz_" "" name ${target})
+  set(corpus ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+  if(SD35_FUZZ)
+    sd35_program(${target} SOURCES ${target}.c LINK ${ARG_LINK})
+    target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+  else()
+    sd35_program(${target} SOURCES ${target}.c replay.c LINK ${ARG_LINK})
+    add_test(NAME ${target} COMMAND ${target} ${corpus})
+    set_tests_properties(${target} PROPERTIES LABELS fuzz TIMEOUT 300)
+  endif()
+endfunction()

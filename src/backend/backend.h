@@ -1,0 +1,203 @@
+/* Backend: the operations that carry the whole model, as a table of functions.
+ *
+ * Model code calls these and never asks which device it is on. This header is the specification;
+ * ref/ executes it one element at a time in double precision, and every other backend is compared
+ * with ref/ at awkward shapes (tests/kernels/).
+ *
+ * Ops return nothing: a stream keeps its first failure, skips what follows, and stream_finish
+ * reports it. Ops allocate nothing that grows with their arguments.
+ *
+ * Tensors are strided views. The last axis is contiguous unless a comment says otherwise; `out`
+ * never overlaps an input unless a comment allows it. The letters: B batch, T tokens, C width, H W
+ * height and width of a picture or latent, N D heads and head width, M K N of a matrix product.
+ * "f" stands for the backend's activation type (f32 on hosts); w for any float type of weights.
+ */
+#ifndef BACKEND_BACKEND_H
+#define BACKEND_BACKEND_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/attributes.h"
+#include "base/error.h"
+#include "tensor/tensor.h"
+
+struct stream; /* ordered device work; belongs to one thread at a time */
+
+enum gelu_kind {
+    GELU_TANH,  /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): MM-DiT, T5 */
+    GELU_ERF,   /* 0.5 x (1 + erf(x / sqrt 2)): CLIP-G */
+    GELU_QUICK, /* x sigmoid(1.702 x): CLIP-L */
+};
+
+struct attention_options {
+    float scale;               /* of the products q . k */
+    bool is_causal;            /* query i sees keys 0..i */
+    const struct tensor *bias; /* f32 [N, Tq, Tk], added to the scaled products; NULL: none */
+};
+
+struct conv_options {
+    int stride;   /* 1 or 2 */
+    int upsample; /* 1, or 2: the input is seen with every pixel doubled in both directions */
+    /* Rows and columns of zeros before the (upsampled) input. A negative number skips that many:
+     * bands of a picture use it. What lies beyond the input on the other sides is zero as well. */
+    int pad_top, pad_left;
+};
+
+struct stream_options {
+    int threads;               /* hosts: 0 takes one for each CPU */
+    const atomic_bool *cancel; /* ops are skipped once it is set; NULL: never */
+};
+
+struct backend_ops {
+    const char *name;            /* "ref", "cpu avx2", ... */
+    enum dtype activation_dtype; /* what f stands for */
+
+    /* --- Streams and memory --- */
+
+    MUST_CHECK bool (*stream_create)(struct stream **out, const struct backend_ops *ops,
+                                     const struct stream_options *options, struct error *err);
+    void (*stream_destroy)(struct stream *stream); /* NULL is fine */
+    /* Waits for all work. False with the first failure since the last call, ERROR_CANCELLED when
+     * the flag was set; the stream is usable again afterwards. */
+    bool (*stream_finish)(struct stream *stream, struct error *err);
+    /* Replaces stream_options.cancel. */
+    void (*stream_watch)(struct stream *stream, const atomic_bool *cancel);
+
+    /* Device memory, zeroed or untouched pages; NULL when it is short. */
+    void *(*memory_alloc)(size_t bytes);
+    void (*memory_free)(void *memory, size_t bytes);
+    /* out = x between host memory and device memory; same shape and type, both contiguous. */
+    void (*upload)(struct stream *stream, struct tensor *out, const struct tensor *host);
+    void (*download)(struct stream *stream, struct tensor *host, const struct tensor *x);
+    /* Bytes that a stream's own scratch takes, for the memory report. */
+    size_t (*scratch_bytes)(const struct stream *stream);
+
+    /* --- Moving --- */
+
+    /* out = x, converted to out's type; any strides on both, also in the last axis; 0 repeats. */
+    void (*copy)(struct stream *stream, struct tensor *out, const struct tensor *x);
+    /* out[..] = value */
+    void (*fill)(struct stream *stream, struct tensor *out, float value);
+    /* out[t, :] = table[ids[t], :], NaN becoming 0
+     *   out [T, C] f; table [V, C] w; ids [T] i32, each in [0, V) */
+    void (*embedding_rows)(struct stream *stream, struct tensor *out, const struct tensor *table,
+                           const struct tensor *ids);
+    /* out[b, gy gw + gx, (c p + y) p + x] = in[b, c, gy p + y, gx p + x]
+     *   in [B, C, H, W] f; out [B, (H/p)(W/p), C p p] f; p patch side */
+    void (*patchify)(struct stream *stream, struct tensor *out, const struct tensor *x, int patch);
+    /* out[b, c, gy p + y, gx p + x] = in[b, gy gw + gx, (y p + x) C + c]: not patchify's order
+     * (model.md, section 2.6). */
+    void (*unpatchify)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                       int patch);
+
+    /* --- Products --- */
+
+    /* out[.., n] = sum_k x[.., k] (weight[n, k] scale[n]) + bias[n]
+     *   x [.., K] f, out [.., N] f, leading axes equal; weight [N, K] w, perhaps unaligned */
+    void (*linear)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                   const struct linear *layer);
+    /* out[b, i, n] = sum_j softmax_j(scale q[b,i,n] . k[b,j,n] + bias[n,i,j]) v[b,j,n]
+     *   q, out [B, Tq, N, D] f; k, v [B, Tk, N, D] f; Vaswani et al. 2017, arXiv:1706.03762.
+     * Never holds a Tq x Tk matrix (Dao et al. 2022, arXiv:2205.14135). */
+    void (*attention)(struct stream *stream, struct tensor *out, const struct tensor *q,
+                      const struct tensor *k, const struct tensor *v,
+                      const struct attention_options *options);
+    /* 2-D convolution, channels last:
+     *   out[b, y, x, o] = bias[o] + sum_{i,j,c} u[b, y s + i - top, x s + j - left, c] w[o, c, i,
+     * j] with u the input, upsampled, and zero outside. x [B, H, W, C] f, out [B, H', W', O] f;
+     * weight [O, C, kh, kw] w */
+    void (*conv2d)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                   const struct linear *layer, const struct conv_options *options);
+
+    /* --- Norms; statistics in f32 or better, mean first, then the spread around it --- */
+
+    /* out = (x - mean) / sqrt(var + epsilon) * weight + bias over the last axis
+     *   x, out [.., C] f, out may be x; weight, bias [C] f32. Ba et al. 2016, arXiv:1607.06450. */
+    void (*layer_norm)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                       const struct tensor *weight, const struct tensor *bias, float epsilon);
+    /* out[b, t] = layer_norm(x[b, t]) (1 + scale[b]) + shift[b], no affine part of its own
+     *   x, out [B, T, C] f, out may be x; shift, scale [B, C] f. Peebles and Xie 2023,
+     *   arXiv:2212.09748 (adaLN). Shift comes before scale, as in the checkpoints. */
+    void (*modulated_norm)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                           const struct tensor *shift, const struct tensor *scale, float epsilon);
+    /* out = x / sqrt(mean(x^2) + epsilon) * weight over the last axis
+     *   x, out [.., C] f, out may be x; weight [C] f32. Zhang and Sennrich 2019,
+     *   arXiv:1910.07467. */
+    void (*rms_norm)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                     const struct tensor *weight, float epsilon);
+    /* stats[b, g] = (mean, 1 / sqrt(var + epsilon)) over all pixels and the C/G channels of group g
+     *   x [B, H, W, C] f; stats f32 [B, G, 2]. Wu and He 2018, arXiv:1803.08494. */
+    void (*group_stats)(struct stream *stream, struct tensor *stats, const struct tensor *x,
+                        float epsilon);
+    /* out = (x - mean) * inv_std * weight + bias with the group's stats, then silu if asked
+     *   x, out [B, H, W, C] f, out may be x; stats as above; weight, bias [C] f32.
+     * Apart from group_stats, so that a band of a picture is normalised as the whole is. */
+    void (*group_norm)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                       const struct tensor *stats, const struct tensor *weight,
+                       const struct tensor *bias, bool with_silu);
+
+    /* --- Element by element; out may be any of the inputs --- */
+
+    void (*add)(struct stream *stream, struct tensor *out, const struct tensor *a,
+                const struct tensor *b);
+    /* out[b, t, c] = x[b, t, c] + gate[b, c] y[b, t, c]
+     *   x, y, out [B, T, C] f; gate [B, C] f */
+    void (*gated_add)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                      const struct tensor *gate, const struct tensor *y);
+    /* out = a x + b y: guidance and every sampler. f32, any rank */
+    void (*scale_add)(struct stream *stream, struct tensor *out, float a, const struct tensor *x,
+                      float b, const struct tensor *y);
+    /* out = mask x + (1 - mask) y; all of one shape, mask with strides of 0 where it repeats */
+    void (*mask_blend)(struct stream *stream, struct tensor *out, const struct tensor *mask,
+                       const struct tensor *x, const struct tensor *y);
+    void (*silu)(struct stream *stream, struct tensor *out, const struct tensor *x);
+    void (*gelu)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                 enum gelu_kind kind);
+    /* out = gelu_tanh(gate) up. Shazeer 2020, arXiv:2002.05202 */
+    void (*gated_gelu)(struct stream *stream, struct tensor *out, const struct tensor *gate,
+                       const struct tensor *up);
+
+    /* --- Embeddings --- */
+
+    /* out[r] = [cos(t f_0) .. cos(t f_h-1), sin(t f_0) .. sin(t f_h-1)], h = D/2,
+     * f_i = 10000^(-i/h), t = timesteps[r]: cosines first
+     *   timesteps [R] f32; out [R, D] f */
+    void (*timestep_embedding)(struct stream *stream, struct tensor *out,
+                               const struct tensor *timesteps);
+    /* out[b, gy gw + gx] = x[b, gy gw + gx] + table[(top + gy) P + left + gx], the window of
+     * gh x gw in the middle of the P x P table: top = (P - gh) / 2, left = (P - gw) / 2, floored
+     *   x, out [B, gh gw, C] f, out may be x; table [P P, C] w */
+    void (*position_embedding)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                               const struct tensor *table, int64_t grid_height, int64_t grid_width);
+    /* out[n, i, j] = table[bucket(j - i), n], T5's relative position (Raffel et al. 2020,
+     * arXiv:1910.10683; model.md, section 4.2), bidirectional
+     *   table [buckets, N] w; out f32 [N, T, T] */
+    void (*relative_bias)(struct stream *stream, struct tensor *out, const struct tensor *table,
+                          int max_distance);
+
+    /* --- Pictures --- */
+
+    /* bytes = round(255 clamp((x + 1) / 2, 0, 1)); x f [..], out u8 of the same shape */
+    void (*rgb_to_bytes)(struct stream *stream, struct tensor *out, const struct tensor *x);
+    /* out = 2 x / 255 - 1; x u8 [..], out f */
+    void (*bytes_to_rgb)(struct stream *stream, struct tensor *out, const struct tensor *x);
+};
+
+extern const struct backend_ops backend_ref_ops;
+
+/* A table and what it stands on. Free with backend_close. */
+struct backend {
+    struct backend_ops ops;
+    char description[128]; /* "cpu avx512, 16 threads" */
+    int threads;
+};
+
+/* device: "auto", "cpu" or "ref"; level: "auto" or one of backend_cpu_level_names; threads: 0 for
+ * one a CPU. NULL texts mean "auto". Fails with ERROR_BAD_REQUEST, naming what there is. */
+MUST_CHECK bool backend_open(struct backend **out, const char *device, const char *level,
+                             int threads, struct error *err);
+void backend_close(struct backend *backend); /* NULL is fine */
+
+#endif

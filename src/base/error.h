@@ -1,0 +1,47 @@
+/* Errors: a code that says what the caller can do, and a sentence for people.
+ *
+ * A function that can fail returns bool and takes `struct error *err` last. `error_set` and
+ * `error_in` always return false, so failing is one line. `err` may be NULL where the caller does
+ * not care. Belongs to one thread at a time.
+ */
+#ifndef BASE_ERROR_H
+#define BASE_ERROR_H
+
+#include <stdbool.h>
+
+#include "base/attributes.h"
+
+enum error_code {
+    ERROR_NONE = 0,
+    ERROR_BAD_REQUEST, /* the caller asked for something impossible: ask differently */
+    ERROR_BAD_FILE,    /* a file's content is wrong: replace the file */
+    ERROR_NO_MEMORY,   /* try again smaller */
+    ERROR_BACKEND,     /* the device failed */
+    ERROR_CANCELLED,   /* somebody asked us to stop */
+    ERROR_IO,          /* the system refused to read or write */
+};
+
+#define ERROR_MESSAGE_BYTES 1024
+
+struct error {
+    enum error_code code;
+    char message[ERROR_MESSAGE_BYTES]; /* UTF-8, NUL-terminated, cut when too long */
+};
+
+/* Replaces what *err held. Returns false. */
+bool error_set(struct error *err, enum error_code code, const char *format, ...) PRINTF_LIKE(3, 4);
+
+/* As error_set with ERROR_IO, and the text of `errno_value` after the message; ENOMEM becomes
+ * ERROR_NO_MEMORY. Returns false. */
+bool error_set_errno(struct error *err, int errno_value, const char *format, ...) PRINTF_LIKE(3, 4);
+
+/* Puts "<context>: " before the message that *err holds. Returns false. */
+bool error_in(struct error *err, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* The exit code of a program that ends with this error: distinct for each code. */
+int error_exit_code(enum error_code code);
+
+/* A word for programs: "bad_request", "bad_file", ... */
+const char *error_code_name(enum error_code code);
+
+#endif

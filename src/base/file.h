@@ -1,0 +1,39 @@
+/* Whole files: reading small ones with a limit, and writing so that nobody ever sees half of one.
+ */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/attributes.h"
+#include "base/error.h"
+
+/* Reads all of `path` into *out, followed by a NUL that *out_size does not count. Refuses anything
+ * but a regular file, and files larger than `limit` bytes. The caller frees *out. */
+MUST_CHECK bool file_read(unsigned char **out, size_t *out_size, const char *path, size_t limit,
+                          struct error *err);
+
+/* A file being written under a temporary name beside `path`, which appears at `path` only when it
+ * is complete and on disk. */
+struct file_writer;
+
+MUST_CHECK bool file_writer_create(struct file_writer **out, const char *path, struct error *err);
+MUST_CHECK bool file_writer_append(struct file_writer *writer, const void *bytes, size_t size,
+                                   struct error *err);
+/* Syncs, renames to `path` (replacing what was there) and frees the writer, also when it fails. */
+MUST_CHECK bool file_writer_commit(struct file_writer *writer, struct error *err);
+/* Removes the temporary file and frees the writer. NULL is fine. */
+void file_writer_abandon(struct file_writer *writer);
+
+/* file_writer in one call. */
+MUST_CHECK bool file_write(const char *path, const void *bytes, size_t size, struct error *err);
+
+/* True when `path` is an existing directory / regular file. */
+bool file_is_directory(const char *path);
+bool file_is_regular(const char *path);
+
+/* Joins with one '/'. NULL when memory is short; the caller frees it. */
+char *file_join(const char *directory, const char *name);
+
+#endif

@@ -1,0 +1,143 @@
+/* Pipeline: a request in, pictures out. The narrow waist: servers and command lines include nothing
+ * below it except base and image.
+ *
+ * Text encoders -> noise -> transformer steps -> VAE, after Esser et al. 2024 (arXiv:2403.03206) as
+ * diffusers' StableDiffusion3Pipeline runs it. A pipeline serves one request at a time.
+ */
+#ifndef PIPELINE_PIPELINE_H
+#define PIPELINE_PIPELINE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/attributes.h"
+#include "base/error.h"
+#include "image/image.h"
+
+struct pipeline;
+
+/* Where the model lies. NULL where not given; `model` is required. See weights/model_files.h. */
+struct pipeline_options {
+    const char *model;
+    const char *vae, *clip_l, *clip_g, *t5, *tokenizers;
+    const char *device;    /* "auto" (default), "cpu", "ref" */
+    const char *cpu_level; /* "auto" (default), "avx2", "avx512", "amx", ... */
+    int threads;           /* 0: one for each CPU */
+    bool turbo;            /* treat the model as distilled even if its name does not say so */
+    bool without_t5;       /* leave the T5 encoder out: zeros take its place */
+};
+
+/* Opens and checks the model's files and loads what is small. Nothing big is read yet. Free with
+ * pipeline_destroy. */
+MUST_CHECK bool pipeline_create(struct pipeline **out, const struct pipeline_options *options,
+                                struct error *err);
+void pipeline_destroy(struct pipeline *pipeline); /* NULL is fine */
+
+/* What the model is. Texts live as long as the pipeline. */
+struct pipeline_info {
+    const char *model_name;   /* "sd3.5_medium" */
+    const char *variant;      /* "SD3.5 Medium", "SD3.5 Large Turbo", ..., "MMDiT-X" */
+    const char *device;       /* "cpu avx512, 16 threads" */
+    const char *weight_types; /* of the transformer: "f16", "f8_e4m3, bf16", ... */
+    int side_max;             /* largest width or height in pixels */
+    bool is_turbo, has_t5, has_encoder; /* has_encoder: image to image works */
+    int layer_count;          /* joint blocks: the limit of skip_layers */
+};
+void pipeline_info(const struct pipeline *pipeline, struct pipeline_info *info);
+
+enum noise_source {
+    NOISE_TORCH_CPU,  /* torch.Generator("cpu"): the default everywhere */
+    NOISE_TORCH_CUDA, /* torch.Generator("cuda") of an H100 */
+};
+
+#define SKIP_LAYERS_MAX 64
+
+struct pipeline_request {
+    const char *prompt;                       /* for CLIP-L, and the others by default; UTF-8 */
+    const char *prompt_2, *prompt_3;          /* for CLIP-G and T5; NULL: as `prompt` */
+    const char *negative_prompt;              /* NULL: "" */
+    const char *negative_prompt_2, *negative_prompt_3;
+
+    int width, height;      /* multiples of 16 */
+    int steps;              /* 1 to 1000 */
+    double guidance_scale;  /* active above 1 */
+    uint64_t seed;          /* picture i has seed + i */
+    int image_count;        /* 1 to PIPELINE_IMAGES_MAX */
+    double flow_shift;      /* 3 for every released checkpoint */
+    int t5_tokens;          /* 77 to 512 */
+    enum noise_source noise_source;
+
+    /* Skip-layer guidance (model.md, section 7.7), with diffusers' meaning. */
+    int skip_layers[SKIP_LAYERS_MAX];
+    int skip_layer_count;    /* 0: off */
+    double skip_layer_scale;
+    double skip_layer_start, skip_layer_stop; /* shares of the steps */
+
+    /* Image to image and inpainting; both borrowed, resized to width x height if they differ. */
+    const struct image *init_image;
+    const struct image *mask;  /* white: repaint; needs init_image */
+    double strength;           /* 0 to 1, 1: the picture is ignored */
+    bool sample_posterior;     /* draw the init image's latent as diffusers does, not its mean */
+
+    /* [image_count, 16, height / 8, width / 8] f32: unit noise to use instead of the seed's; NULL:
+     * from the seed. Borrowed. */
+    const float *initial_noise;
+};
+
+#define PIPELINE_IMAGES_MAX 64
+#define PIPELINE_PROMPT_BYTES_MAX 65536
+#define PIPELINE_STEPS_MAX 1000
+
+/* Fills *request with what this model is best drawn with (model.md, section 7.9). */
+void pipeline_request_defaults(const struct pipeline *pipeline, struct pipeline_request *request);
+
+enum pipeline_phase { PHASE_PLAN, PHASE_ENCODE, PHASE_IMAGE, PHASE_DENOISE, PHASE_DECODE, PHASE_DONE };
+const char *pipeline_phase_name(enum pipeline_phase phase); /* "plan", "encode", ... */
+
+struct pipeline_progress {
+    enum pipeline_phase phase;
+    int step, step_count;   /* of the phase; step counts finished ones */
+    double phase_seconds;   /* since the phase began */
+    double total_seconds;   /* since the run began */
+};
+
+/* The memory of a run, known before it starts. Bytes. */
+struct pipeline_memory {
+    size_t weights_text, weights_transformer, weights_vae; /* read from the model, as stored */
+    size_t work_text, work_transformer, work_vae;          /* activations and scratch */
+    size_t modulation;                                     /* adaLN vectors of all steps */
+    size_t peak;                                           /* the most that is resident at once */
+};
+
+struct pipeline_callbacks {
+    void (*planned)(void *context, const struct pipeline_memory *memory); /* may be NULL */
+    void (*progress)(void *context, const struct pipeline_progress *progress); /* may be NULL */
+    void *context;
+    const atomic_bool *cancel; /* set from anywhere; NULL: cannot be cancelled */
+};
+
+struct pipeline_result {
+    int image_count;
+    struct image *images; /* [image_count] */
+    float *latents;       /* [image_count, 16, height / 8, width / 8] f32, before the VAE */
+    uint64_t *seeds;      /* [image_count] */
+    struct pipeline_memory memory;
+    double encode_seconds, denoise_seconds, decode_seconds, total_seconds;
+    int clip_tokens_cut, t5_tokens_cut; /* of the longest prompt; 0: everything was read */
+};
+
+/* Fails with ERROR_BAD_REQUEST (naming the field), ERROR_NO_MEMORY, ERROR_BAD_FILE,
+ * ERROR_BACKEND or ERROR_CANCELLED. Free with pipeline_result_finish. */
+MUST_CHECK bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *request,
+                             const struct pipeline_callbacks *callbacks,
+                             struct pipeline_result *result, struct error *err);
+void pipeline_result_finish(struct pipeline_result *result);
+
+/* Only plans: what the request would take. */
+MUST_CHECK bool pipeline_estimate(struct pipeline *pipeline,
+                                  const struct pipeline_request *request,
+                                  struct pipeline_memory *memory, struct error *err);
+
+#endif

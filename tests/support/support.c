@@ -1,0 +1,81 @@
+#include "support.h"
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char directory[64];
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static void remove_directory(void)
+{
+    nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void give_up(const char *what)
+{
+    perror(what);
+    exit(99);
+}
+
+const char *test_directory(void)
+{
+    if (directory[0])
+        return directory;
+    snprintf(directory, sizeof directory, "/tmp/sd35-test-XXXXXX");
+    if (!mkdtemp(directory))
+        give_up("mkdtemp");
+    atexit(remove_directory);
+    return directory;
+}
+
+const char *test_path(const char *name)
+{
+    char *path;
+
+    if (asprintf(&path, "%s/%s", test_directory(), name) < 0)
+        give_up("asprintf");
+    return path;
+}
+
+const char *test_write_file(const char *name, const void *bytes, size_t size)
+{
+    const char *path = test_path(name);
+    FILE *file = fopen(path, "wb");
+
+    if (!file || fwrite(bytes, 1, size, file) != size || fclose(file) != 0)
+        give_up(path);
+    return path;
+}
+
+const char *test_shared_path(const char *relative)
+{
+    char *path;
+
+    if (asprintf(&path, "%s/%s", SD35_SHARED_DIR, relative) < 0)
+        give_up("asprintf");
+    if (access(path, R_OK) != 0) {
+        free(path);
+        return NULL;
+    }
+    return path;
+}
+
+int test_skip_without_shared(const char *test_name)
+{
+    if (access(SD35_SHARED_DIR, R_OK) == 0)
+        return 0;
+    fprintf(stderr, "SKIPPED: %s needs the golden values in %s, which are not here\n", test_name,
+            SD35_SHARED_DIR);
+    return 1;
+}
