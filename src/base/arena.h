@@ -16,12 +16,13 @@
 
 struct arena {
     unsigned char *base; /* borrowed; NULL: this arena only counts */
-    size_t size;         /* SIZE_MAX when it only counts */
+    size_t size;         /* SIZE_MAX / 2 when it only counts */
     size_t used;
     size_t peak; /* the most that was ever in use */
 };
 
-/* Over the `size` bytes at `base`, borrowed; or, with base NULL, an arena that only counts. */
+/* Over the `size` bytes at `base`, borrowed and aligned to ARENA_ALIGN; or, with base NULL, an
+ * arena that only counts. */
 void arena_init(struct arena *arena, void *base, size_t size);
 
 /* *out = memory for count * elem_size bytes, aligned to ARENA_ALIGN; false when the bytes do not

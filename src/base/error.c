@@ -5,48 +5,46 @@
 #include <stdio.h>
 #include <string.h>
 
-bool error_set(struct error *err, enum error_code code, const char *format, ...)
+void error_fill(struct error *err, enum error_code code, const char *format, ...)
 {
     va_list arguments;
 
     if (!err)
-        return false;
+        return;
     err->code = code;
     va_start(arguments, format);
     vsnprintf(err->message, sizeof err->message, format, arguments);
     va_end(arguments);
-    return false;
 }
 
-bool error_set_errno(struct error *err, int errno_value, const char *format, ...)
+void error_fill_errno(struct error *err, int errno_value, const char *format, ...)
 {
     va_list arguments;
     size_t used;
 
     if (!err)
-        return false;
+        return;
     err->code = errno_value == ENOMEM ? ERROR_NO_MEMORY : ERROR_IO;
     va_start(arguments, format);
     vsnprintf(err->message, sizeof err->message, format, arguments);
     va_end(arguments);
     used = strlen(err->message);
     snprintf(err->message + used, sizeof err->message - used, ": %s", strerror(errno_value));
-    return false;
 }
 
-bool error_in(struct error *err, const char *format, ...)
+void error_prefix(struct error *err, const char *format, ...)
 {
     char context[ERROR_MESSAGE_BYTES];
     size_t length, room, kept;
     va_list arguments;
 
     if (!err)
-        return false;
+        return;
     va_start(arguments, format);
     vsnprintf(context, sizeof context - 2, format, arguments);
     va_end(arguments);
     length = strlen(context);
-    memcpy(context + length, ": ", 2);
+    memcpy(context + length, ": ", sizeof ": ");
     length += 2;
 
     room = sizeof err->message - 1 - length;
@@ -54,7 +52,6 @@ bool error_in(struct error *err, const char *format, ...)
     memmove(err->message + length, err->message, kept);
     memcpy(err->message, context, length);
     err->message[length + kept] = '\0';
-    return false;
 }
 
 static const struct {

@@ -1,7 +1,7 @@
 /* Errors: a code that says what the caller can do, and a sentence for people.
  *
  * A function that can fail returns bool and takes `struct error *err` last. `error_set` and
- * `error_in` always return false, so failing is one line. `err` may be NULL where the caller does
+ * `error_in` are always false, so failing is one line. `err` may be NULL where the caller does
  * not care. Belongs to one thread at a time.
  */
 #ifndef BASE_ERROR_H
@@ -28,15 +28,26 @@ struct error {
     char message[ERROR_MESSAGE_BYTES]; /* UTF-8, NUL-terminated, cut when too long */
 };
 
-/* Replaces what *err held. Returns false. */
-bool error_set(struct error *err, enum error_code code, const char *format, ...) PRINTF_LIKE(3, 4);
+/* Replaces what *err held. False: error_set(err, code, "format", ...). */
+#define error_set(err, ...) (error_fill((err), __VA_ARGS__), error_false())
 
 /* As error_set with ERROR_IO, and the text of `errno_value` after the message; ENOMEM becomes
- * ERROR_NO_MEMORY. Returns false. */
-bool error_set_errno(struct error *err, int errno_value, const char *format, ...) PRINTF_LIKE(3, 4);
+ * ERROR_NO_MEMORY. False: error_set_errno(err, errno_value, "format", ...). */
+#define error_set_errno(err, ...) (error_fill_errno((err), __VA_ARGS__), error_false())
 
-/* Puts "<context>: " before the message that *err holds. Returns false. */
-bool error_in(struct error *err, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Puts "<context>: " before the message that *err holds. False: error_in(err, "format", ...). */
+#define error_in(err, ...) (error_prefix((err), __VA_ARGS__), error_false())
+
+/* What the macros stand on. They are macros so that compilers and analysers see the false. */
+void error_fill(struct error *err, enum error_code code, const char *format, ...) PRINTF_LIKE(3, 4);
+void error_fill_errno(struct error *err, int errno_value, const char *format, ...)
+    PRINTF_LIKE(3, 4);
+void error_prefix(struct error *err, const char *format, ...) PRINTF_LIKE(2, 3);
+
+static inline bool error_false(void)
+{
+    return false;
+}
 
 /* The exit code of a program that ends with this error: distinct for each code. */
 int error_exit_code(enum error_code code);

@@ -126,6 +126,7 @@ static void sync_directory_of(const char *path)
 bool file_writer_create(struct file_writer **out, const char *path, struct error *err)
 {
     struct file_writer *writer = calloc(1, sizeof *writer);
+    struct stat st;
     mode_t mask;
 
     if (!writer)
@@ -137,8 +138,10 @@ bool file_writer_create(struct file_writer **out, const char *path, struct error
         error_set(err, ERROR_NO_MEMORY, "writing '%s'", path);
         goto fail;
     }
-    if (file_is_directory(path)) {
-        error_set(err, ERROR_IO, "writing '%s': it is a directory", path);
+    /* Renaming over /dev/null would take it away from everybody. */
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        error_set(err, ERROR_IO, "writing '%s': it is %s", path,
+                  S_ISDIR(st.st_mode) ? "a directory" : "not a regular file");
         free(writer->temporary_path);
         writer->temporary_path = NULL;
         goto fail;

@@ -18,6 +18,7 @@ MUST_CHECK bool file_read(unsigned char **out, size_t *out_size, const char *pat
  * is complete and on disk. */
 struct file_writer;
 
+/* Fails with ERROR_IO, also when `path` is there but not a regular file. */
 MUST_CHECK bool file_writer_create(struct file_writer **out, const char *path, struct error *err);
 MUST_CHECK bool file_writer_append(struct file_writer *writer, const void *bytes, size_t size,
                                    struct error *err);

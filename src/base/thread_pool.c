@@ -138,15 +138,18 @@ void thread_pool_run(struct thread_pool *pool, thread_pool_task task, void *cont
 /* The cgroup's CPU quota, rounded up to whole CPUs; 0 when there is none. */
 static int cgroup_cpu_limit(void)
 {
+    char line[64] = "", *rest;
     long quota, period;
-    int fields;
     FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
 
     if (!file)
         return 0;
-    fields = fscanf(file, "%ld %ld", &quota, &period); /* "max 100000" gives no first field */
+    if (!fgets(line, sizeof line, file))
+        line[0] = '\0';
     fclose(file);
-    if (fields != 2 || quota <= 0 || period <= 0)
+    quota = strtol(line, &rest, 10); /* 0 for "max 100000" */
+    period = strtol(rest, NULL, 10);
+    if (quota <= 0 || period <= 0)
         return 0;
     return (int)((quota + period - 1) / period);
 }

@@ -23,17 +23,20 @@ bool tensor_alloc(struct tensor *out, struct arena *arena, enum dtype dtype, con
                   int rank, const int64_t *dim, struct error *err)
 {
     char shape[TENSOR_SHAPE_TEXT_BYTES];
-    size_t count = 1;
+    struct tensor tensor = {.rank = 0};
+    size_t strides = 1; /* the largest stride: an empty tensor has strides too */
     bool fits = true;
-    void *data;
 
     for (int i = 0; i < rank; i++)
-        fits = fits && dim[i] >= 0 && size_mul(&count, count, (size_t)dim[i]) &&
-               count <= INT64_MAX / 8;
-    if (!fits || !arena_alloc(&data, arena, count, dtype_size(dtype)))
+        fits = fits && dim[i] >= 0 && size_mul(&strides, strides, (size_t)max_i64(dim[i], 1)) &&
+               strides <= INT64_MAX / 8;
+    if (fits)
+        tensor = tensor_of(NULL, dtype, rank, dim);
+    if (!fits ||
+        !arena_alloc(&tensor.data, arena, (size_t)tensor_count(&tensor), dtype_size(dtype)))
         return error_set(err, ERROR_NO_MEMORY, "%s: no room for %s %s", what, dtype_name(dtype),
                          tensor_shape_text(shape, sizeof shape, rank, dim));
-    *out = tensor_of(data, dtype, rank, dim);
+    *out = tensor;
     return true;
 }
 
