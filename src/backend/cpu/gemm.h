@@ -1,0 +1,110 @@
+/* The matrix product behind linear and conv2d: out[m, n] = sum_k a[m, k] b[n, k] + bias[n].
+ *
+ * The loops are those of Goto and van de Geijn 2008 ("Anatomy of high-performance matrix
+ * multiplication"): both operands are cut into blocks that fit the caches and packed, so that the
+ * kernel reads memory in order. b, the weights, goes into panels of GEMM_NR columns [k][GEMM_NR]; a
+ * goes into panels of GEMM_MR rows, each row contiguous. Where a comes from (rows of a tensor,
+ * patches of a picture) is the caller's pack_rows.
+ *
+ * An output element is summed over k in order, in blocks of GEMM_KC that start from zero and are
+ * added up in order: nothing else enters its value, neither the other rows nor the threads.
+ */
+#ifndef BACKEND_CPU_GEMM_H
+#define BACKEND_CPU_GEMM_H
+
+#include "backend/backend.h"
+#include "backend/cpu/cpu_kernels.h"
+#include "backend/cpu/simd.h"
+#include "backend/host_stream.h"
+#include "base/size.h"
+
+/* The kernel's tile of the output: GEMM_MR rows of GEMM_NR columns. Two vectors for b and one for a
+ * leave 29 (AVX-512) or 13 (AVX2) registers for sums. */
+#if SIMD_AVX512
+#define GEMM_MR 14
+#else
+#define GEMM_MR 6
+#endif
+#define GEMM_NR (2 * VF_WIDTH)
+
+/* Depth of a block: a panel of rows takes 14 KiB of the 32 KiB of L1 then, and the tile's sums go
+ * to memory every 256 products. */
+#define GEMM_KC 256
+/* Floats from one packed row to the next: one line more than the block, since rows that lie a power
+ * of two apart would compete for the same lines of L1. */
+#define GEMM_ROW_STRIDE (GEMM_KC + 16)
+#define GEMM_ROWS_PANEL ((int64_t)GEMM_MR * GEMM_ROW_STRIDE) /* floats */
+
+struct gemm_job;
+
+/* Writes rows [row, row + rows) of a, columns [k, k + depth), GEMM_ROW_STRIDE apart. */
+typedef void (*gemm_pack_rows)(const struct gemm_job *job, float *to, int64_t row, int64_t rows,
+                               int64_t k, int64_t depth);
+
+/* Where a's row `row` comes from, about, and how far from there (bytes) its column k lies: for
+ * fetching ahead, so it may be wrong at the edges. */
+typedef uintptr_t (*gemm_find_row)(const struct gemm_job *job, int64_t row);
+typedef int64_t (*gemm_find_column)(const struct gemm_job *job, int64_t k);
+
+struct gemm_weights {
+    const void *data; /* [n, channels, taps], perhaps unaligned; taps is 1 for a linear layer */
+    enum dtype dtype;
+    int64_t row_stride; /* elements */
+    int64_t channels, taps;
+    const float *scale;   /* NULL: 1 */
+    int64_t scale_stride; /* 0: one scale for all rows; 1 */
+};
+
+struct gemm_job {
+    struct stream *stream;
+    int64_t m, n;
+    int64_t k; /* channels * taps; the taps of a's columns come first: [tap, channel] */
+    struct gemm_weights weights;
+    const float *bias;  /* NULL: none */
+    struct tensor *out; /* f32, m rows of n */
+    gemm_pack_rows pack_rows;
+    gemm_find_row find_row;
+    gemm_find_column find_column;
+    const void *rows; /* what pack_rows knows about a */
+};
+
+/* Checks what every product shares: f32 activations, float weights with contiguous rows. False
+ * after failing the stream. Then the caller fills in m, k, pack_rows and rows. */
+bool LEVEL(gemm_prepare)(struct gemm_job *job, struct stream *stream, struct tensor *out,
+                         const struct tensor *x, const struct linear *layer);
+void LEVEL(gemm_run)(const struct gemm_job *job);
+
+/* Floats of a packed panel of GEMM_NR columns and `depth` k's. */
+static inline int64_t gemm_panel_floats(int64_t depth)
+{
+    return depth * GEMM_NR;
+}
+
+/* Packs the columns [n, n + GEMM_NR) of b, zeros beyond the last, k in [k, k + depth); all k's for
+ * weights with taps. */
+void LEVEL(gemm_pack_panel)(const struct gemm_weights *weights, float *to, int64_t n_count,
+                            int64_t n, int64_t k, int64_t depth);
+
+/* What a tile fetches from memory while it computes: this many pieces of four cache lines. */
+#define GEMM_FETCHES (GEMM_KC / 16)
+
+/* One tile: out rows += a b over `depth`, or = bias + a b for the first block of k. */
+struct gemm_tile {
+    const float *a; /* GEMM_MR rows, GEMM_ROW_STRIDE apart */
+    const float *b; /* [depth][GEMM_NR] */
+    /* GEMM_FETCHES pointers, of which `rows` are the tile's rows at its first column; the others
+     * are anything that can be fetched. */
+    float *const *out;
+    const float *bias; /* of the tile's first column; NULL: none */
+    int64_t depth;
+    int rows, columns; /* up to GEMM_MR and GEMM_NR */
+    bool is_first;
+    /* Memory that later tiles read: GEMM_FETCHES pieces, and one piece of four times their size.
+     * Only hints, but a page that is not there costs time. */
+    const char *const *next_a;
+    const char *next_b;
+};
+
+void LEVEL(gemm_kernel)(const struct gemm_tile *tile);
+
+#endif
