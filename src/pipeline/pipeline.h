@@ -27,6 +27,9 @@ struct pipeline_options {
     int threads;           /* 0: one for each CPU */
     bool turbo;            /* treat the model as distilled even if its name does not say so */
     bool without_t5;       /* leave the T5 encoder out: zeros take its place */
+    bool keep_weights;     /* between the phases of a run: faster for a server, more memory */
+    int images_at_once;    /* pictures of a request that go through the network together; 0: 1 */
+    int vae_band_rows;     /* rows of the picture that the VAE norms at a time; 0: 32, -1: all */
 };
 
 /* Opens and checks the model's files and loads what is small. Nothing big is read yet. Free with
@@ -37,13 +40,13 @@ void pipeline_destroy(struct pipeline *pipeline); /* NULL is fine */
 
 /* What the model is. Texts live as long as the pipeline. */
 struct pipeline_info {
-    const char *model_name;   /* "sd3.5_medium" */
-    const char *variant;      /* "SD3.5 Medium", "SD3.5 Large Turbo", ..., "MMDiT-X" */
-    const char *device;       /* "cpu avx512, 16 threads" */
-    const char *weight_types; /* of the transformer: "f16", "f8_e4m3, bf16", ... */
-    int side_max;             /* largest width or height in pixels */
+    const char *model_name;             /* "sd3.5_medium" */
+    const char *variant;                /* "SD3.5 Medium", "SD3.5 Large Turbo", ..., "MMDiT-X" */
+    const char *device;                 /* "cpu avx512, 16 threads" */
+    const char *weight_types;           /* of the transformer: "f16", "f8_e4m3, bf16", ... */
+    int side_max;                       /* largest width or height in pixels */
     bool is_turbo, has_t5, has_encoder; /* has_encoder: image to image works */
-    int layer_count;          /* joint blocks: the limit of skip_layers */
+    int layer_count;                    /* joint blocks: the limit of skip_layers */
 };
 void pipeline_info(const struct pipeline *pipeline, struct pipeline_info *info);
 
@@ -55,31 +58,36 @@ enum noise_source {
 #define SKIP_LAYERS_MAX 64
 
 struct pipeline_request {
-    const char *prompt;                       /* for CLIP-L, and the others by default; UTF-8 */
-    const char *prompt_2, *prompt_3;          /* for CLIP-G and T5; NULL: as `prompt` */
-    const char *negative_prompt;              /* NULL: "" */
+    const char *prompt;              /* for CLIP-L, and the others by default; UTF-8 */
+    const char *prompt_2, *prompt_3; /* for CLIP-G and T5; NULL: as `prompt` */
+    const char *negative_prompt;     /* NULL: "" */
     const char *negative_prompt_2, *negative_prompt_3;
 
-    int width, height;      /* multiples of 16 */
-    int steps;              /* 1 to 1000 */
-    double guidance_scale;  /* active above 1 */
-    uint64_t seed;          /* picture i has seed + i */
-    int image_count;        /* 1 to PIPELINE_IMAGES_MAX */
-    double flow_shift;      /* 3 for every released checkpoint */
-    int t5_tokens;          /* 77 to 512 */
+    int width, height;     /* multiples of 16 */
+    int steps;             /* 1 to 1000 */
+    double guidance_scale; /* active above 1 */
+    uint64_t seed;         /* picture i has seed + i */
+    int image_count;       /* 1 to PIPELINE_IMAGES_MAX */
+    double flow_shift;     /* 3 for every released checkpoint */
+    int t5_tokens;         /* 77 to 512 */
     enum noise_source noise_source;
 
     /* Skip-layer guidance (model.md, section 7.7), with diffusers' meaning. */
     int skip_layers[SKIP_LAYERS_MAX];
-    int skip_layer_count;    /* 0: off */
+    int skip_layer_count; /* 0: off */
     double skip_layer_scale;
     double skip_layer_start, skip_layer_stop; /* shares of the steps */
 
     /* Image to image and inpainting; both borrowed, resized to width x height if they differ. */
     const struct image *init_image;
-    const struct image *mask;  /* white: repaint; needs init_image */
-    double strength;           /* 0 to 1, 1: the picture is ignored */
-    bool sample_posterior;     /* draw the init image's latent as diffusers does, not its mean */
+    const struct image *mask; /* white: repaint; needs init_image */
+    double strength;          /* 0 to 1, 1: the picture is ignored */
+    /* [height, width, 3] f32 in [-1, 1]: instead of init_image, for sources with more than 8 bits.
+     * Borrowed. */
+    const float *init_pixels;
+    /* For comparing with diffusers: draws the init image's latent instead of taking its mean, and
+     * decodes inpainted pictures without undoing the VAE's shift, which its pipeline forgets. */
+    bool as_diffusers;
 
     /* [image_count, 16, height / 8, width / 8] f32: unit noise to use instead of the seed's; NULL:
      * from the seed. Borrowed. */
@@ -93,26 +101,34 @@ struct pipeline_request {
 /* Fills *request with what this model is best drawn with (model.md, section 7.9). */
 void pipeline_request_defaults(const struct pipeline *pipeline, struct pipeline_request *request);
 
-enum pipeline_phase { PHASE_PLAN, PHASE_ENCODE, PHASE_IMAGE, PHASE_DENOISE, PHASE_DECODE, PHASE_DONE };
+enum pipeline_phase {
+    PHASE_PLAN,
+    PHASE_ENCODE,
+    PHASE_IMAGE,
+    PHASE_DENOISE,
+    PHASE_DECODE,
+    PHASE_DONE
+};
 const char *pipeline_phase_name(enum pipeline_phase phase); /* "plan", "encode", ... */
 
 struct pipeline_progress {
     enum pipeline_phase phase;
-    int step, step_count;   /* of the phase; step counts finished ones */
-    double phase_seconds;   /* since the phase began */
-    double total_seconds;   /* since the run began */
+    int step, step_count; /* of the phase; step counts finished ones */
+    double phase_seconds; /* since the phase began */
+    double total_seconds; /* since the run began */
 };
 
 /* The memory of a run, known before it starts. Bytes. */
 struct pipeline_memory {
     size_t weights_text, weights_transformer, weights_vae; /* read from the model, as stored */
     size_t work_text, work_transformer, work_vae;          /* activations and scratch */
-    size_t modulation;                                     /* adaLN vectors of all steps */
-    size_t peak;                                           /* the most that is resident at once */
+    size_t modulation; /* of work_transformer: adaLN vectors of all steps */
+    size_t base;       /* the program itself, vocabularies, what was resident before */
+    size_t peak;       /* the most that is resident at once */
 };
 
 struct pipeline_callbacks {
-    void (*planned)(void *context, const struct pipeline_memory *memory); /* may be NULL */
+    void (*planned)(void *context, const struct pipeline_memory *memory);      /* may be NULL */
     void (*progress)(void *context, const struct pipeline_progress *progress); /* may be NULL */
     void *context;
     const atomic_bool *cancel; /* set from anywhere; NULL: cannot be cancelled */
@@ -136,8 +152,7 @@ MUST_CHECK bool pipeline_run(struct pipeline *pipeline, const struct pipeline_re
 void pipeline_result_finish(struct pipeline_result *result);
 
 /* Only plans: what the request would take. */
-MUST_CHECK bool pipeline_estimate(struct pipeline *pipeline,
-                                  const struct pipeline_request *request,
+MUST_CHECK bool pipeline_estimate(struct pipeline *pipeline, const struct pipeline_request *request,
                                   struct pipeline_memory *memory, struct error *err);
 
 #endif
