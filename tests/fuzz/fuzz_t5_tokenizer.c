@@ -1,0 +1,89 @@
+/* T5 tokenizer: files from anywhere, then a text. Whatever was accepted gives ids of the
+ * vocabulary, and padded ids in the agreed form.
+ *
+ * Input: spiece.model, tokenizer.json and tokenizer_config.json, each after its size in two bytes
+ * (little endian; 0: no such file), then the text.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support/small_vocabularies.h"
+#include "text/t5_tokenizer.h"
+
+#define IDS_MAX 4096
+#define PADDED 64
+
+static void require(int condition)
+{
+    if (!condition)
+        abort();
+}
+
+static const uint8_t *take_file(struct tokenizer_files *files, enum tokenizer_file_kind kind,
+                                const uint8_t *at, const uint8_t *end)
+{
+    size_t size;
+
+    if (end - at < 2)
+        return end;
+    size = (size_t)at[0] | (size_t)at[1] << 8;
+    at += 2;
+    if (size > (size_t)(end - at))
+        size = (size_t)(end - at);
+    if (size > 0)
+        small_put(files, kind, at, size);
+    return at + size;
+}
+
+static void check_ids(const struct t5_tokenizer *tokenizer, const int32_t *ids, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        require(ids[i] >= 0 && ids[i] < t5_tokenizer_vocabulary_size(tokenizer));
+}
+
+static void check_padded(const struct t5_tokenizer *tokenizer, const char *text, size_t size,
+                         const int32_t *ids, size_t count)
+{
+    int32_t padded[PADDED + 1];
+    size_t cut, kept = count < PADDED - 1 ? count : PADDED - 1;
+
+    padded[PADDED] = -7;
+    require(t5_tokenizer_encode_padded(tokenizer, text, size, padded, PADDED, &cut, NULL));
+    require(padded[PADDED] == -7);
+    check_ids(tokenizer, padded, PADDED);
+    require(cut == count - kept);
+    require(memcmp(padded, ids, kept * sizeof *ids) == 0);
+    for (size_t i = kept + 1; i < PADDED; i++)
+        require(padded[i] == padded[PADDED - 1]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+    struct tokenizer_files files = small_folder();
+    const uint8_t *end = bytes + size, *at = bytes;
+    struct t5_tokenizer *tokenizer;
+    static int32_t ids[IDS_MAX];
+    struct error err = {0};
+    size_t count;
+
+    at = take_file(&files, TOKENIZER_SPIECE, at, end);
+    at = take_file(&files, TOKENIZER_JSON, at, end);
+    at = take_file(&files, TOKENIZER_CONFIG, at, end);
+    if (t5_tokenizer_create_from_files(&tokenizer, &files, &err)) {
+        const char *text = (const char *)at;
+        size_t text_size = (size_t)(end - at);
+
+        if (t5_tokenizer_encode(tokenizer, text, text_size, ids, IDS_MAX, &count, &err)) {
+            check_ids(tokenizer, ids, count < IDS_MAX ? count : IDS_MAX);
+            check_padded(tokenizer, text, text_size, ids, count);
+        }
+        t5_tokenizer_destroy(tokenizer);
+    } else {
+        require(err.code != ERROR_NONE && err.message[0] != '\0');
+    }
+    tokenizer_files_finish(&files);
+    return 0;
+}

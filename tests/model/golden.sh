@@ -1,0 +1,43 @@
+#!/bin/sh
+# Runs golden_check on both golden bundles, on the reference and on every CPU level of this machine.
+# usage: golden.sh PATH/TO/golden_check SHARED_DIR
+set -eu
+check=$1
+shared=$2
+if [ ! -x "$shared/golden/assemble" ]; then
+    echo "SKIPPED: the golden check needs the golden values in $shared, which are not here" >&2
+    exit 0
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+run() {
+    name=$1
+    shift
+    if "$check" "$@" > "$work/$name.log" 2>&1; then
+        tail -n 1 "$work/$name.log" | sed "s/^/$name: /"
+    else
+        echo "$name: FAILED"
+        grep -v ' ok$' "$work/$name.log" || true
+        return 1
+    fi
+}
+
+for bundle in tiny-large tiny-medium; do
+    "$shared/golden/assemble" "$bundle" "$work/$bundle"
+done
+# The scalar reference takes minutes and one thread each: both at once.
+run tiny-large-ref "$work/tiny-large" --device ref --tokens "$shared/golden/tokens.json" &
+large=$!
+run tiny-medium-ref "$work/tiny-medium" --device ref &
+medium=$!
+wait "$large" || failed=1
+wait "$medium" || failed=1
+for bundle in tiny-large tiny-medium; do
+    for level in $("$check" --levels); do
+        run "$bundle-$level" "$work/$bundle" --cpu-level "$level" --tokens "$shared/golden/tokens.json" ||
+            failed=1
+    done
+done
+exit "$failed"

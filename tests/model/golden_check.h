@@ -1,0 +1,65 @@
+/* Golden check: every stage of a model against what the reference implementation computed.
+ *
+ * The files of this program each check a group of stages; this is what they share.
+ */
+#ifndef TESTS_MODEL_GOLDEN_CHECK_H
+#define TESTS_MODEL_GOLDEN_CHECK_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/attributes.h"
+#include "pipeline/pipeline_private.h"
+#include "weights/safetensors.h"
+
+/* Largest relative errors, ||got - want|| / ||want||. */
+struct limits {
+    double stage;    /* encoders, blocks, velocity, VAE */
+    double pipeline; /* a whole pipeline's latents */
+    double picture;  /* of 255 levels, at the 99.9th percentile */
+};
+
+struct check {
+    struct pipeline *pipeline;
+    struct safetensors_file *expected;
+    json_t *cases;
+    const char *model_directory;
+    struct limits limits;
+    int checked, failed, skipped;
+};
+
+/* One line, and the count. ok is error <= limit, so NaN fails. */
+void check_report(struct check *check, double error, double limit, const char *format, ...)
+    PRINTF_LIKE(4, 5);
+void check_skip(struct check *check, const char *format, ...) PRINTF_LIKE(2, 3);
+/* A stage that could not even run. */
+void check_broken(struct check *check, const struct error *err, const char *format, ...)
+    PRINTF_LIKE(3, 4);
+
+/* The expected tensor, contiguous f32 (I32 by value), in memory that is never freed; rank 0 when
+ * the bundle has none of this name. */
+struct tensor check_expected(struct check *check, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* A tensor of zeros, never freed. */
+struct tensor check_zeros(enum dtype dtype, int rank, const int64_t *dim);
+
+/* ||got - want|| / ||want||; got f32 contiguous, of as many elements. */
+double relative_error(const struct tensor *got, const struct tensor *want);
+
+/* Compares and reports under the expected tensor's name. */
+void check_stage(struct check *check, const struct tensor *got, const char *format, ...)
+    PRINTF_LIKE(3, 4);
+
+/* Device memory for a plan: measured by the caller's counting arena, never freed. */
+struct arena check_arena(struct check *check, size_t bytes);
+
+void check_tokens(struct check *check, const char *tokens_path);
+void check_text(struct check *check);
+void check_transformer(struct check *check);
+void check_vae(struct check *check);
+void check_schedules(struct check *check);
+void check_noise(struct check *check);
+void check_pipelines(struct check *check);
+
+#endif
