@@ -114,10 +114,13 @@ static void set_shape(struct stored_tensor *stored, const struct random_tensor *
     }
 }
 
-/* Finds the stored name of every tensor. `stored` has room for as many as `list` has. */
+/* Finds the stored name of every tensor. */
 static bool collect(struct stored_list *stored, const struct random_tensors *list,
                     const struct names *names, struct error *err)
 {
+    stored->tensor = calloc(list->count + 1, sizeof *stored->tensor);
+    if (!stored->tensor)
+        return error_set(err, ERROR_NO_MEMORY, "%s", component_name(names->component));
     for (size_t i = 0; i < list->count; i++) {
         const struct random_tensor *tensor = &list->tensor[i];
         struct stored_tensor *last = stored->count ? &stored->tensor[stored->count - 1] : NULL;
@@ -239,8 +242,7 @@ static bool plan_job(struct component_job *job, struct safetensors_writer *write
     char marker[64];
 
     random_tensors_list(&job->list, job->component, options);
-    job->stored.tensor = calloc(job->list.count + 1, sizeof *job->stored.tensor);
-    if (job->list.out_of_memory || !job->stored.tensor)
+    if (job->list.out_of_memory)
         return error_set(err, ERROR_NO_MEMORY, "%s", component_name(job->component));
     if (!collect(&job->stored, &job->list, &names, err))
         return false;

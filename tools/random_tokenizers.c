@@ -126,8 +126,8 @@ static json_t *t5_pieces(void)
     json_t *pieces = json_pack("[[s,f],[s,f],[s,f],[s,f]]", "<pad>", 0.0, "</s>", 0.0, "<unk>", 0.0,
                                "\xe2\x96\x81", -2.0);
 
-    for (char c = '!'; c <= '~'; c++) {
-        const char text[2] = {c, '\0'};
+    for (int c = '!'; c <= '~'; c++) {
+        const char text[2] = {(char)c, '\0'};
 
         json_array_append_new(pieces, json_pack("[s,f]", text, -4.0 - (c - '!') / 16.0));
     }

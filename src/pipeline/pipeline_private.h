@@ -4,6 +4,7 @@
 
 #include "backend/backend.h"
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/random.h"
 #include "model/mmdit.h"
 #include "model/vae.h"
@@ -83,7 +84,6 @@ MUST_CHECK bool run_init(struct run *run, struct pipeline *pipeline,
                          const struct pipeline_request *request,
                          const struct pipeline_callbacks *callbacks, struct error *err);
 void run_finish(struct run *run);
-double seconds_now(void);
 void run_begin_phase(struct run *run, enum pipeline_phase phase, int step_count);
 void run_report(struct run *run, enum pipeline_phase phase, int step, int step_count);
 /* Tokenises all prompts. */

@@ -1,19 +1,10 @@
 /* A request is checked here, whole, before anything is planned for it. */
 #include <math.h>
 #include <string.h>
-#include <time.h>
 #include <utf8proc.h>
 
 #include "base/size.h"
 #include "pipeline/pipeline_private.h"
-
-double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 void run_report(struct run *run, enum pipeline_phase phase, int step, int step_count)
 {

@@ -34,7 +34,7 @@ void byte_pair_set_symbols(struct byte_pair_table *table, const struct vocabular
         size_t length = encode_byte_symbol(symbol, byte, &moved);
 
         table->byte_ids[byte] = vocabulary_find(vocabulary, symbol, length);
-        memcpy(symbol + length, WORD_END, strlen(WORD_END));
+        memcpy(symbol + length, WORD_END, sizeof WORD_END);
         table->last_byte_ids[byte] = vocabulary_find(vocabulary, symbol, length + strlen(WORD_END));
     }
     table->unknown_id = unknown_id;

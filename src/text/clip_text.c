@@ -109,9 +109,11 @@ static bool order_marks(struct codepoints *codepoints, struct error *err)
 
 static bool compose(struct codepoints *codepoints, struct error *err)
 {
-    utf8proc_ssize_t count =
-        utf8proc_normalize_utf32(codepoints->items, (utf8proc_ssize_t)codepoints->count, NFC);
+    utf8proc_ssize_t count;
 
+    if (codepoints->count == 0)
+        return true;
+    count = utf8proc_normalize_utf32(codepoints->items, (utf8proc_ssize_t)codepoints->count, NFC);
     if (count < 0)
         return error_set(err, ERROR_BAD_REQUEST, "normalising the text: %s",
                          utf8proc_errmsg(count));

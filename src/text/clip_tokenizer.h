@@ -1,6 +1,6 @@
 /* CLIP tokenizer: lower-cased byte-pair encoding (Radford et al. 2021; model.md, section 5.1).
  *
- * Reads what lies in a tokenizer folder: vocab.json with merges.txt, or tokenizer.json. Never
+ * Reads what lies in a tokenizer folder: tokenizer.json, or else vocab.json with merges.txt. Never
  * changed by use: any number of threads may encode at the same time.
  */
 #ifndef TEXT_CLIP_TOKENIZER_H

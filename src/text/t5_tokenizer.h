@@ -1,8 +1,8 @@
 /* T5 tokenizer: SentencePiece unigram segmentation (Kudo 2018, arXiv:1804.10959; model.md, section
  * 5.2).
  *
- * Reads spiece.model or tokenizer.json, whichever lies in the folder. Never changed by use: any
- * number of threads may encode at the same time.
+ * Reads what lies in a tokenizer folder: tokenizer.json, or else spiece.model. Never changed by
+ * use: any number of threads may encode at the same time.
  */
 #ifndef TEXT_T5_TOKENIZER_H
 #define TEXT_T5_TOKENIZER_H

@@ -62,7 +62,8 @@ bool tokenizer_file_json(json_t **out, const struct tokenizer_file *file, struct
     if (!tokenizer_file_check_start(file, err))
         return false;
     root = json_loadb((const char *)file->bytes, file->size, JSON_REJECT_DUPLICATES, &why);
-    if (!root && json_error_code(&why) == json_error_out_of_memory)
+    /* The library says what is wrong with a text, and nothing at all when memory is short. */
+    if (!root && (json_error_code(&why) == json_error_out_of_memory || why.text[0] == '\0'))
         return error_set(err, ERROR_NO_MEMORY, "reading '%s'", file->path);
     if (!root)
         return error_set(err, ERROR_BAD_FILE, "'%s' is not JSON: line %d: %s", file->path, why.line,

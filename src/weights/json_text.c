@@ -45,12 +45,17 @@ static bool check_extent(const unsigned char *bytes, size_t size, int depth_max,
 
 json_t *json_text_parse(const void *bytes, size_t size, int depth_max, struct error *err)
 {
-    const unsigned char *nul = size ? memchr(bytes, '\0', size) : NULL;
+    const unsigned char *nul;
     json_error_t cause;
     json_t *root;
 
-    /* The parser overlooks a NUL that follows a number. */
-    if (nul) {
+    if (size > JSON_TEXT_BYTES_MAX) {
+        error_set(err, ERROR_BAD_FILE, "the JSON has %zu bytes, more than the %u that are read",
+                  size, JSON_TEXT_BYTES_MAX);
+        return NULL;
+    }
+    nul = size ? memchr(bytes, '\0', size) : NULL;
+    if (nul) { /* the parser overlooks one that follows a number */
         error_set(err, ERROR_BAD_FILE, "the JSON is not valid at byte %zu: a NUL",
                   (size_t)(nul - (const unsigned char *)bytes));
         return NULL;
@@ -80,7 +85,7 @@ json_t *json_text_read(const char *path, struct error *err)
     size_t size;
     json_t *root;
 
-    if (!file_read(&bytes, &size, path, JSON_TEXT_FILE_BYTES_MAX, err))
+    if (!file_read(&bytes, &size, path, JSON_TEXT_BYTES_MAX, err))
         return NULL;
     root = json_text_parse(bytes, size, JSON_TEXT_DEPTH_MAX, err);
     free(bytes);

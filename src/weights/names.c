@@ -210,7 +210,7 @@ static bool match(struct captures *captures, const char *pattern, const char *na
     return *name == '\0';
 }
 
-/* False when the stored name would count levels below 0. */
+/* False when the stored name would count levels below 0, or more indices than there are. */
 static bool expand(char *out, size_t size, const char *pattern, const struct captures *captures,
                    int up_levels)
 {
@@ -221,7 +221,7 @@ static bool expand(char *out, size_t size, const char *pattern, const struct cap
         int value;
 
         if (*pattern == '*') {
-            used += (size_t)snprintf(out + used, size - used, "%s", captures->suffix);
+            snprintf(out + used, size - used, "%s", captures->suffix);
             break;
         }
         if (*pattern != '#' && *pattern != '^' && *pattern != '+') {
@@ -229,6 +229,8 @@ static bool expand(char *out, size_t size, const char *pattern, const struct cap
             out[used] = '\0';
             continue;
         }
+        if (index == captures->index + INDICES_MAX)
+            return false;
         value = *index++;
         if (*pattern == '^')
             value = up_levels - 1 - value;
@@ -245,7 +247,7 @@ bool names_resolve(struct names_target *out, const struct names *names, const ch
                    int alternative)
 {
     const struct name_row *rows = tables[names->component].rows;
-    struct captures captures;
+    struct captures captures = {0};
 
     for (size_t i = 0; i < tables[names->component].count; i++) {
         const struct stored_name *stored = &rows[i].stored[names->layout];

@@ -174,11 +174,11 @@ static bool check_metadata(const json_t *metadata, struct error *err)
 
 static int compare_places(const void *a, const void *b)
 {
-    const struct safetensors_entry *const *x = a, *const *y = b;
+    const struct safetensors_entry *x = a, *y = b;
 
-    if ((*x)->data != (*y)->data)
-        return (*x)->data < (*y)->data ? -1 : 1;
-    return ((*x)->bytes > (*y)->bytes) - ((*x)->bytes < (*y)->bytes);
+    if (x->data != y->data)
+        return x->data < y->data ? -1 : 1;
+    return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
 static int compare_names(const void *a, const void *b)
@@ -188,39 +188,26 @@ static int compare_names(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-/* Sorted by place, the tensors must cover the data without gap or overlap. */
-static bool check_order(const struct safetensors_entry *const *by_place, size_t count,
-                        const unsigned char *data, size_t data_size, struct error *err)
+/* The tensors must cover the data without gap or overlap. Leaves them sorted by place. */
+static bool check_tiling(struct safetensors_file *file, const unsigned char *data, size_t data_size,
+                         struct error *err)
 {
     const unsigned char *at = data;
 
-    for (size_t i = 0; i < count; i++) {
-        if (by_place[i]->data != at)
-            return error_set(err, ERROR_BAD_FILE, "tensor '%s' %s", by_place[i]->name,
-                             by_place[i]->data < at ? "overlaps the one before it"
-                                                    : "leaves a gap before it");
-        at += by_place[i]->bytes;
+    qsort(file->entries, file->count, sizeof *file->entries, compare_places);
+    for (size_t i = 0; i < file->count; i++) {
+        const struct safetensors_entry *entry = &file->entries[i];
+
+        if (entry->data != at)
+            return error_set(err, ERROR_BAD_FILE, "tensor '%s' %s", entry->name,
+                             entry->data < at ? "overlaps the one before it"
+                                              : "leaves a gap before it");
+        at += entry->bytes;
     }
     if (at != data + data_size)
         return error_set(err, ERROR_BAD_FILE, "%zu bytes at the end belong to no tensor",
                          (size_t)(data + data_size - at));
     return true;
-}
-
-static bool check_tiling(const struct safetensors_file *file, const unsigned char *data,
-                         size_t data_size, struct error *err)
-{
-    const struct safetensors_entry **by_place = calloc(file->count + 1, sizeof(*by_place));
-    bool is_good;
-
-    if (!by_place)
-        return error_set(err, ERROR_NO_MEMORY, "%zu tensors", file->count);
-    for (size_t i = 0; i < file->count; i++)
-        by_place[i] = &file->entries[i];
-    qsort(by_place, file->count, sizeof(*by_place), compare_places);
-    is_good = check_order(by_place, file->count, data, data_size, err);
-    free(by_place);
-    return is_good;
 }
 
 /* Room for the names of all tensors and dtypes. */

@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "tensor/dtype.h"
 
-#define SAFETENSORS_HEADER_BYTES_MAX 100000000u
+#define SAFETENSORS_HEADER_BYTES_MAX 100000000u /* the format's; we read at most 8 MiB of it */
 #define SAFETENSORS_MAX_RANK 8
 #define SAFETENSORS_NAME_BYTES_MAX 512
 

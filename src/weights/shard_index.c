@@ -55,7 +55,7 @@ static bool check_map(const json_t *map, struct error *err)
 /* Fills in index->shard from the values of the map, each once. */
 static bool collect_shards(struct shard_index *index, json_t *map)
 {
-    const char **names = calloc(json_object_size(map), sizeof *names);
+    const char **names = calloc(json_object_size(map) + 1, sizeof *names);
     size_t count = 0;
     const char *key;
     json_t *value;
@@ -67,7 +67,7 @@ static bool collect_shards(struct shard_index *index, json_t *map)
         names[count++] = json_string_value(value);
     }
     qsort(names, count, sizeof *names, compare_text);
-    index->shard = calloc(count, sizeof *index->shard);
+    index->shard = calloc(count + 1, sizeof *index->shard);
     for (size_t i = 0; index->shard && i < count; i++) {
         if (i > 0 && strcmp(names[i], names[i - 1]) == 0)
             continue;
@@ -88,7 +88,7 @@ static bool collect_tensors(struct shard_index *index, json_t *map)
     const char *key;
     json_t *value;
 
-    index->tensor = calloc(json_object_size(map), sizeof *index->tensor);
+    index->tensor = calloc(json_object_size(map) + 1, sizeof *index->tensor);
     if (!index->tensor)
         return false;
     json_object_foreach(map, key, value)
@@ -184,7 +184,7 @@ bool shard_index_open(struct safetensors_file ***out, size_t *count, const char 
     unsigned char *bytes = NULL;
     size_t size, opened = 0;
 
-    if (!file_read(&bytes, &size, path, JSON_TEXT_FILE_BYTES_MAX, err) ||
+    if (!file_read(&bytes, &size, path, JSON_TEXT_BYTES_MAX, err) ||
         !shard_index_parse(&index, bytes, size, path, err))
         goto fail;
     files = calloc(index->shard_count, sizeof(struct safetensors_file *));

@@ -174,9 +174,11 @@ static bool take_view(struct weight_loader *loader, struct tensor *out,
 
     if (!take_dtype(loader, &dtype, found->entry))
         return false;
-    if (!same_shape(stored, rank, is_transposed ? turned : want, found->target.parts))
-        return add_misshapen(loader, found->entry, rank, is_transposed ? turned : want,
-                             found->target.parts);
+    if (!same_shape(stored, rank, is_transposed ? turned : want, found->target.parts)) {
+        add_misshapen(loader, found->entry, rank, is_transposed ? turned : want,
+                      found->target.parts);
+        return false;
+    }
     if (is_transposed)
         return transpose(loader, out, found->entry, dtype, want);
     *out = tensor_of((void *)(stored->data + part_bytes * (size_t)found->target.part), dtype, rank,
@@ -188,7 +190,7 @@ static bool take_view(struct weight_loader *loader, struct tensor *out,
 static bool take_vector(struct weight_loader *loader, struct tensor *out,
                         const struct weights_found *found, int64_t n)
 {
-    struct tensor view;
+    struct tensor view = {0};
     float *copy;
 
     if (!take_view(loader, &view, found, 1, &n))
@@ -196,15 +198,14 @@ static bool take_vector(struct weight_loader *loader, struct tensor *out,
     copy = weights_own(loader->weights, (size_t)n * sizeof *copy);
     if (!copy)
         return out_of_memory(loader);
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < tensor_count(&view); i++)
         copy[i] = dtype_load(view.dtype, view.data, i);
     *out = tensor_of(copy, DTYPE_F32, 1, &n);
     loader->weights->loaded_bytes += tensor_bytes(&view);
     return true;
 }
 
-/* "<layer>" of a stored "<layer>.weight", with another suffix; NULL when there is no such tensor.
- */
+/* What is stored beside "<layer>.weight" with another suffix; NULL: nothing. */
 static const struct weights_entry *find_beside(const struct weights *weights, const char *stored,
                                                const char *suffix)
 {
@@ -359,22 +360,15 @@ static void take_layer(struct weight_loader *loader, struct linear *out, int ran
         add_missing(loader, &found);
 }
 
-/* The name that the caller put together, in `name`. */
-#define FORMAT_NAME(name, format)                                                                  \
-    do {                                                                                           \
-        va_list arguments;                                                                         \
-                                                                                                   \
-        va_start(arguments, format);                                                               \
-        vsnprintf(name, sizeof name, format, arguments);                                           \
-        va_end(arguments);                                                                         \
-    } while (0)
-
 void weight_loader_linear(struct weight_loader *loader, struct linear *out, int64_t n, int64_t k,
                           bool with_bias, const char *name_format, ...)
 {
     char name[NAME_BYTES];
+    va_list arguments;
 
-    FORMAT_NAME(name, name_format);
+    va_start(arguments, name_format);
+    vsnprintf(name, sizeof name, name_format, arguments);
+    va_end(arguments);
     take_layer(loader, out, 2, (int64_t[]){n, k}, with_bias, name);
 }
 
@@ -382,8 +376,11 @@ void weight_loader_conv(struct weight_loader *loader, struct linear *out, int64_
                         int64_t kernel, const char *name_format, ...)
 {
     char name[NAME_BYTES];
+    va_list arguments;
 
-    FORMAT_NAME(name, name_format);
+    va_start(arguments, name_format);
+    vsnprintf(name, sizeof name, name_format, arguments);
+    va_end(arguments);
     take_layer(loader, out, 4, (int64_t[]){n, c, kernel, kernel}, true, name);
 }
 
@@ -392,9 +389,12 @@ void weight_loader_vector(struct weight_loader *loader, struct tensor *out, int6
 {
     struct weights_found found;
     char name[NAME_BYTES];
+    va_list arguments;
 
     *out = (struct tensor){0};
-    FORMAT_NAME(name, name_format);
+    va_start(arguments, name_format);
+    vsnprintf(name, sizeof name, name_format, arguments);
+    va_end(arguments);
     if (find(loader, &found, name, ""))
         take_vector(loader, out, &found, n);
     else
@@ -406,9 +406,12 @@ void weight_loader_table(struct weight_loader *loader, struct tensor *out, int64
 {
     struct weights_found found;
     char name[NAME_BYTES];
+    va_list arguments;
 
     *out = (struct tensor){0};
-    FORMAT_NAME(name, name_format);
+    va_start(arguments, name_format);
+    vsnprintf(name, sizeof name, name_format, arguments);
+    va_end(arguments);
     if (!find(loader, &found, name, ""))
         add_missing(loader, &found);
     else if (find_scale(loader->weights, found.entry))

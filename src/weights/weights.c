@@ -280,6 +280,16 @@ static int matrix_shape(int64_t *dim, int rank)
     return rank;
 }
 
+/* Callers multiply dimensions before they have seen the data; a tensor with a dimension of 0 could
+ * have others of any size. */
+static bool is_computable(const int64_t *dim, int rank)
+{
+    for (int i = 0; i < rank; i++)
+        if (dim[i] < 1 || dim[i] > INT32_MAX)
+            return false;
+    return true;
+}
+
 bool weights_shape(const struct weights *weights, int *rank, int64_t dim[TENSOR_MAX_RANK],
                    const char *format, ...)
 {
@@ -300,7 +310,7 @@ bool weights_shape(const struct weights *weights, int *rank, int64_t dim[TENSOR_
     memcpy(stored, found.entry->stored->dim, sizeof stored);
     if (found.target.is_matrix)
         stored_rank = matrix_shape(stored, stored_rank);
-    if (stored_rank > TENSOR_MAX_RANK)
+    if (stored_rank > TENSOR_MAX_RANK || !is_computable(stored, stored_rank))
         return false;
     if (stored_rank > 0)
         stored[0] /= found.target.parts;

@@ -49,7 +49,7 @@ void weights_release_pages(const struct weights *weights);
 bool weights_has(const struct weights *weights, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* The shape of a tensor by canonical name, as a loader would hand it out (a third of a fused qkv is
- * [d, d]). False, with rank 0, when there is none. */
+ * [d, d]). False, with rank 0, when there is none or its dimensions are not from 1 to 2^31 - 1. */
 bool weights_shape(const struct weights *weights, int *rank, int64_t dim[TENSOR_MAX_RANK],
                    const char *format, ...) PRINTF_LIKE(4, 5);
 

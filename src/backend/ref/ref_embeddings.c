@@ -109,7 +109,7 @@ void ref_position_embedding(struct stream *stream, struct tensor *out, const str
 
 /* Near distances have a bucket each, far ones share logarithmically growing buckets; keys after the
  * query use the upper half. */
-static int64_t relative_bucket(int64_t offset, int64_t buckets, int max_distance)
+int64_t ref_relative_bucket(int64_t offset, int64_t buckets, int max_distance)
 {
     int64_t half = buckets / 2, exact = half / 2;
     int64_t distance = offset < 0 ? -offset : offset;
@@ -131,7 +131,7 @@ void ref_relative_bias(struct stream *stream, struct tensor *out, const struct t
     for (int64_t n = 0; n < out->dim[0]; n++)
         for (int64_t i = 0; i < out->dim[1]; i++)
             for (int64_t j = 0; j < out->dim[2]; j++) {
-                int64_t bucket = relative_bucket(j - i, table->dim[0], max_distance);
+                int64_t bucket = ref_relative_bucket(j - i, table->dim[0], max_distance);
 
                 ref_put(out, n * out->stride[0] + i * out->stride[1] + j,
                         ref_get(table, bucket * table->stride[0] + n));

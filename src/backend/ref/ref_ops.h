@@ -58,6 +58,7 @@ void ref_timestep_embedding(struct stream *stream, struct tensor *out,
                             const struct tensor *timesteps);
 void ref_position_embedding(struct stream *stream, struct tensor *out, const struct tensor *x,
                             const struct tensor *table, int64_t grid_height, int64_t grid_width);
+int64_t ref_relative_bucket(int64_t offset, int64_t buckets, int max_distance);
 void ref_relative_bias(struct stream *stream, struct tensor *out, const struct tensor *table,
                        int max_distance);
 

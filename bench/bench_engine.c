@@ -1,0 +1,294 @@
+/* bench_engine MODEL [--size WxH] [--t5-tokens N] [--repeat N] [--threads N] [--cpu-level LEVEL]
+ *              [--only encode|step|decode]
+ *
+ * Times the engine's parts on a model of any shape (tools/sd35-make-random-model writes them): the
+ * text encoders for two prompts, one transformer step with both guidance halves, one VAE decode.
+ * Each is given as a share of the machine's own f32 multiply-add peak, measured before and after
+ * it, and alternates with the others, because machines are noisy. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/host_stream.h"
+#include "fma_peak.h"
+#include "pipeline/pipeline_private.h"
+
+#define REPEATS_MAX 101
+
+/* --- Counting floating-point operations: the op table with its products replaced by counters ---
+ */
+
+static double counted;
+
+static void count_linear(struct stream *stream, struct tensor *out, const struct tensor *x,
+                         const struct linear *layer)
+{
+    (void)stream;
+    (void)out;
+    counted += 2.0 * (double)tensor_count(x) * (double)layer->weight.dim[0];
+}
+
+static void count_attention(struct stream *stream, struct tensor *out, const struct tensor *q,
+                            const struct tensor *k, const struct tensor *v,
+                            const struct attention_options *options)
+{
+    double pairs = (double)tensor_count(q) * (double)k->dim[1];
+
+    (void)stream;
+    (void)out;
+    (void)v;
+    counted += options->is_causal ? 2.0 * pairs : 4.0 * pairs;
+}
+
+static void count_conv2d(struct stream *stream, struct tensor *out, const struct tensor *x,
+                         const struct linear *layer, const struct conv_options *options)
+{
+    const struct tensor *w = &layer->weight;
+
+    (void)stream;
+    (void)x;
+    (void)options;
+    counted += 2.0 * (double)tensor_count(out) * (double)(w->dim[1] * w->dim[2] * w->dim[3]);
+}
+
+/* --- The parts --- */
+
+struct bench {
+    struct pipeline *pipeline;
+    struct pipeline_request request;
+    struct run run;
+    struct arena arena;
+    struct text_stage text;
+    struct decode_stage decode;
+    struct mmdit_plan *mmdit;
+    struct tensor latent, velocity, timesteps, pooled, context;
+};
+
+struct part {
+    const char *name;
+    void (*run)(struct bench *bench);
+    double gflop;
+    int count;
+    double seconds[REPEATS_MAX], peak[REPEATS_MAX];
+};
+
+static void fail(const struct error *err)
+{
+    fprintf(stderr, "%s\n", err->message);
+    exit(error_exit_code(err->code));
+}
+
+static void finish(struct bench *bench)
+{
+    struct error err;
+
+    if (!bench->run.ops->stream_finish(bench->run.stream, &err))
+        fail(&err);
+}
+
+static void run_encode(struct bench *bench)
+{
+    struct error err;
+
+    if (!text_stage_run(&bench->text, &bench->run, &err))
+        fail(&err);
+}
+
+static void run_step(struct bench *bench)
+{
+    struct mmdit_evaluation evaluation = {.rows = (int32_t[]){0, 1}};
+
+    mmdit_run(bench->mmdit, bench->run.stream, &bench->velocity, &bench->latent, &evaluation);
+    finish(bench);
+}
+
+static void run_decode(struct bench *bench)
+{
+    struct tensor latent = tensor_slice(&bench->latent, 0, 0, 1);
+
+    vae_decode(bench->decode.decode, bench->run.stream, &bench->decode.rgb, &latent);
+    finish(bench);
+}
+
+/* Every part at once in one arena, so that they can alternate. */
+static bool plan(struct bench *bench, struct arena *arena, struct error *err)
+{
+    struct run *run = &bench->run;
+    const struct mmdit_shape *shape = mmdit_shape(bench->pipeline->mmdit);
+    int64_t c = run->channels, h = run->height, w = run->width;
+
+    return TENSOR_ALLOC(&run->context, arena, DTYPE_F32, "context", err, 2, run->context_tokens,
+                        shape->context_width) &&
+           TENSOR_ALLOC(&run->pooled, arena, DTYPE_F32, "pooled", err, 2, shape->pooled_width) &&
+           TENSOR_ALLOC(&bench->latent, arena, DTYPE_F32, "latent", err, 2, c, h, w) &&
+           TENSOR_ALLOC(&bench->velocity, arena, DTYPE_F32, "velocity", err, 2, c, h, w) &&
+           TENSOR_ALLOC(&bench->timesteps, arena, DTYPE_F32, "timesteps", err, 2) &&
+           text_stage_plan(&bench->text, run, arena, err) &&
+           decode_stage_plan(&bench->decode, run, arena, err) &&
+           mmdit_plan_create(&bench->mmdit, bench->pipeline->mmdit, arena, 2, h, w,
+                             run->context_tokens, 2, err);
+}
+
+static void drop_plans(struct bench *bench)
+{
+    text_stage_finish(&bench->text);
+    decode_stage_finish(&bench->decode);
+    mmdit_plan_destroy(bench->mmdit);
+}
+
+static void set_up(struct bench *bench)
+{
+    struct run *run = &bench->run;
+    struct mt19937 generator;
+    struct arena counting;
+    struct error err;
+
+    if (!run_init(run, bench->pipeline, &bench->request, NULL, &err) || !run_tokenize(run, &err))
+        fail(&err);
+    arena_init(&counting, NULL, 0);
+    if (!plan(bench, &counting, &err))
+        fail(&err);
+    drop_plans(bench);
+    arena_init(&bench->arena, run->ops->memory_alloc(counting.peak), counting.peak);
+    if (!bench->arena.base || !plan(bench, &bench->arena, &err))
+        fail(&err);
+
+    mt19937_seed(&generator, 1);
+    torch_cpu_normal(bench->latent.data, (size_t)tensor_count(&bench->latent), &generator);
+    torch_cpu_normal(run->context.data, (size_t)tensor_count(&run->context), &generator);
+    torch_cpu_normal(run->pooled.data, (size_t)tensor_count(&run->pooled), &generator);
+    run->ops->fill(run->stream, &bench->timesteps, 875.0f);
+    mmdit_modulate(bench->mmdit, run->stream, &bench->timesteps, &run->pooled);
+    mmdit_set_context(bench->mmdit, run->stream, &run->context);
+    finish(bench);
+}
+
+/* --- Measuring --- */
+
+static void count_operations(struct bench *bench, struct part *part)
+{
+    struct backend_ops *ops = &bench->pipeline->backend->ops;
+    struct backend_ops saved = *ops;
+
+    ops->linear = count_linear;
+    ops->attention = count_attention;
+    ops->conv2d = count_conv2d;
+    counted = 0.0;
+    part->run(bench);
+    part->gflop = counted * 1e-9;
+    *ops = saved;
+}
+
+static void measure(struct bench *bench, struct part *part)
+{
+    const char *name = bench->run.ops->name;
+    double before = fma_peak(bench->run.stream, name), started = seconds_now();
+
+    part->run(bench);
+    part->seconds[part->count] = seconds_now() - started;
+    part->peak[part->count] = (before + fma_peak(bench->run.stream, name)) / 2.0;
+    part->count++;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static void print_part(struct part *part)
+{
+    double share[REPEATS_MAX];
+
+    for (int i = 0; i < part->count; i++)
+        share[i] = 100.0 * part->gflop / part->seconds[i] / part->peak[i];
+    qsort(part->seconds, (size_t)part->count, sizeof *part->seconds, ascending);
+    qsort(part->peak, (size_t)part->count, sizeof *part->peak, ascending);
+    qsort(share, (size_t)part->count, sizeof *share, ascending);
+    printf("%-8s %9.1f GFLOP  %8.3f s (%.3f to %.3f)  %7.1f GFLOP/s  %5.1f %% of the peak "
+           "(%.1f to %.1f), which is %.1f GFLOP/s\n",
+           part->name, part->gflop, part->seconds[part->count / 2], part->seconds[0],
+           part->seconds[part->count - 1], part->gflop / part->seconds[part->count / 2],
+           share[part->count / 2], share[0], share[part->count - 1], part->peak[part->count / 2]);
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: bench_engine MODEL [--size WxH] [--t5-tokens N] [--repeat N] "
+                    "[--threads N] [--cpu-level LEVEL] [--only encode|step|decode]\n");
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option longs[] = {{"size", required_argument, NULL, 's'},
+                                          {"t5-tokens", required_argument, NULL, '5'},
+                                          {"repeat", required_argument, NULL, 'r'},
+                                          {"threads", required_argument, NULL, 'n'},
+                                          {"cpu-level", required_argument, NULL, 'l'},
+                                          {"only", required_argument, NULL, 'o'},
+                                          {NULL, 0, NULL, 0}};
+    static struct part parts[] = {
+        {.name = "encode", .run = run_encode},
+        {.name = "step", .run = run_step},
+        {.name = "decode", .run = run_decode},
+    };
+    struct pipeline_options options = {.keep_weights = true};
+    int width = 512, height = 512, t5_tokens = 256, repeats = 7, option;
+    const char *only = NULL;
+    struct bench bench = {0};
+    struct error err;
+
+    while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        if (option == 's' && sscanf(optarg, "%dx%d", &width, &height) != 2)
+            return usage();
+        else if (option == '5')
+            t5_tokens = (int)strtol(optarg, NULL, 10);
+        else if (option == 'r')
+            repeats = (int)strtol(optarg, NULL, 10);
+        else if (option == 'n')
+            options.threads = (int)strtol(optarg, NULL, 10);
+        else if (option == 'l')
+            options.cpu_level = optarg;
+        else if (option == 'o')
+            only = optarg;
+        else if (option == '?')
+            return usage();
+    }
+    if (optind != argc - 1 || repeats < 1 || repeats > REPEATS_MAX)
+        return usage();
+    options.model = argv[optind];
+    if (!pipeline_create(&bench.pipeline, &options, &err))
+        fail(&err);
+    pipeline_request_defaults(bench.pipeline, &bench.request);
+    bench.request.prompt = "a photo of a cat";
+    bench.request.width = width;
+    bench.request.height = height;
+    bench.request.steps = 1;
+    bench.request.guidance_scale = 5.0;
+    bench.request.t5_tokens = t5_tokens;
+    set_up(&bench);
+    printf("%s, %dx%d, %d T5 tokens, two guidance halves, %s\n", options.model, width, height,
+           t5_tokens, bench.pipeline->backend->description);
+
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        count_operations(&bench, &parts[i]);
+        if (!only || strcmp(only, parts[i].name) == 0)
+            parts[i].run(&bench); /* the first run reads the weights from disk */
+    }
+    for (int r = 0; r < repeats; r++)
+        for (size_t i = 0; i < COUNT_OF(parts); i++)
+            if (!only || strcmp(only, parts[i].name) == 0)
+                measure(&bench, &parts[i]);
+    for (size_t i = 0; i < COUNT_OF(parts); i++)
+        if (parts[i].count > 0)
+            print_part(&parts[i]);
+
+    run_finish(&bench.run);
+    drop_plans(&bench);
+    bench.run.ops->memory_free(bench.arena.base, bench.arena.size);
+    pipeline_destroy(bench.pipeline);
+    return 0;
+}
