@@ -30,7 +30,8 @@ bool host_stream_create(struct stream **out, int threads, const atomic_bool *can
     if (threads >= 0 && !thread_pool_create(&stream->pool, threads, err))
         goto fail;
     if (scratch_bytes_for) {
-        stream->scratch_bytes = scratch_bytes_for(thread_pool_size(stream->pool));
+        stream->scratch_bytes =
+            scratch_bytes_for(stream->pool ? thread_pool_size(stream->pool) : 1);
         stream->scratch = host_memory_alloc(stream->scratch_bytes);
         if (!stream->scratch) {
             error_set(err, ERROR_NO_MEMORY, "stream: %zu bytes of scratch", stream->scratch_bytes);

@@ -1,10 +1,17 @@
 #include "backend/ref/ref_ops.h"
 
+/* Room for one decoded row: of weights, or of an attention's shares. */
+static size_t ref_scratch_bytes(int threads)
+{
+    (void)threads;
+    return (size_t)65536 * sizeof(double);
+}
+
 static bool ref_stream_create(struct stream **out, const struct backend_ops *ops,
                               const struct stream_options *options, struct error *err)
 {
     (void)ops;
-    return host_stream_create(out, -1, options->cancel, NULL, err);
+    return host_stream_create(out, -1, options->cancel, ref_scratch_bytes, err);
 }
 
 const struct backend_ops backend_ref_ops = {
