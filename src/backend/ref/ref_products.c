@@ -111,8 +111,12 @@ void ref_attention(struct stream *stream, struct tensor *out, const struct tenso
 
     if (stream_skips(stream) || !(shares = scratch_row(stream, k->dim[1])))
         return;
-    assert(tensor_same_shape(out, q) && tensor_same_shape(k, v));
-    assert(q->dim[3] == k->dim[3] && v->dim[3] <= REF_HEAD_WIDTH_MAX);
+    assert(tensor_same_shape(out, q) && tensor_same_shape(k, v) && q->dim[3] == k->dim[3]);
+    if (v->dim[3] > REF_HEAD_WIDTH_MAX) {
+        stream_fail(stream, ERROR_BACKEND, "ref: a head of width %lld, at most %d are supported",
+                    (long long)v->dim[3], REF_HEAD_WIDTH_MAX);
+        return;
+    }
     for (int64_t b = 0; b < q->dim[0]; b++)
         for (int64_t n = 0; n < q->dim[2]; n++)
             for (int64_t i = 0; i < q->dim[1]; i++)
