@@ -227,7 +227,7 @@ void pipeline_info(const struct pipeline *pipeline, struct pipeline_info *info)
         .has_encoder = pipeline->vae_encoder != NULL,
         .layer_count = shape->block_count,
     };
-    info->side_max -= info->side_max % SIDE_STEP;
+    info->side_max -= info->side_max % PIPELINE_SIDE_STEP;
 }
 
 /* What each model is best drawn with (model.md, section 7.9). */

@@ -94,6 +94,7 @@ struct pipeline_request {
     const float *initial_noise;
 };
 
+#define PIPELINE_SIDE_STEP 16 /* pixels: VAE factor times patch; sides are multiples of it */
 #define PIPELINE_IMAGES_MAX 64
 #define PIPELINE_PROMPT_BYTES_MAX 65536
 #define PIPELINE_STEPS_MAX 1000

@@ -20,7 +20,6 @@
 #define CLIP_COUNT 2 /* CLIP-L, CLIP-G: in the order in which their channels are joined */
 #define T5_TOKENS_MAX 512
 #define T5_TOKENS_MIN 77
-#define SIDE_STEP 16 /* pixels: VAE factor times patch */
 
 struct pipeline {
     struct model_files *files;

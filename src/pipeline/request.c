@@ -29,11 +29,11 @@ void run_begin_phase(struct run *run, enum pipeline_phase phase, int step_count)
 static bool check_side(const char *name, int side, const struct pipeline_info *info,
                        struct error *err)
 {
-    if (side >= SIDE_STEP && side % SIDE_STEP == 0 && side <= info->side_max)
+    if (side >= PIPELINE_SIDE_STEP && side % PIPELINE_SIDE_STEP == 0 && side <= info->side_max)
         return true;
     return error_set(err, ERROR_BAD_REQUEST,
                      "%s %d: must be a multiple of %d from %d to %d for this model", name, side,
-                     SIDE_STEP, SIDE_STEP, info->side_max);
+                     PIPELINE_SIDE_STEP, PIPELINE_SIDE_STEP, info->side_max);
 }
 
 static bool check_integer(const char *name, int value, int low, int high, struct error *err)

@@ -325,9 +325,7 @@ static void the_help_names_every_option_and_variable(void **state)
     for (size_t i = 0; i < generate_option_table.option_count; i++) {
         const struct option *option = &generate_option_table.options[i];
 
-        snprintf(line, sizeof line, " --%s%s", option->name, option->value_name ? " " : "\n");
-        if (!option->value_name)
-            line[strlen(line) - 1] = ' ';
+        snprintf(line, sizeof line, " --%s ", option->name);
         assert_non_null(strstr(text, line));
         option_variable_name(variable, option);
         snprintf(line, sizeof line, "[%s]", variable);

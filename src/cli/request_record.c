@@ -1,0 +1,121 @@
+#include "cli/request_record.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/version.h"
+#include "image/infotext.h"
+
+static bool has_init(const struct request_record *record)
+{
+    return record->request->init_image != NULL;
+}
+
+/* --- Our own record --- */
+
+static json_t *skip_layers_json(const struct pipeline_request *request)
+{
+    json_t *layers = json_array();
+
+    for (int i = 0; layers && i < request->skip_layer_count; i++)
+        if (json_array_append_new(layers, json_integer(request->skip_layers[i])) != 0) {
+            json_decref(layers);
+            return NULL;
+        }
+    return json_pack("{s:o, s:f, s:f, s:f}", "skip_layers", layers, "skip_layer_scale",
+                     request->skip_layer_scale, "skip_layer_start", request->skip_layer_start,
+                     "skip_layer_stop", request->skip_layer_stop);
+}
+
+static json_t *init_json(const struct request_record *record)
+{
+    return json_pack("{s:s*, s:s*, s:f, s:b}", "init_image", record->init_image, "mask",
+                     record->mask, "strength", record->request->strength, "as_diffusers",
+                     record->request->as_diffusers);
+}
+
+/* Takes `part`, which may be NULL for a failure. */
+static bool merge(json_t *record, json_t *part)
+{
+    bool ok = part && json_object_update(record, part) == 0;
+
+    json_decref(part);
+    return ok;
+}
+
+json_t *request_record_json(const struct request_record *record, uint64_t seed)
+{
+    const struct pipeline_request *request = record->request;
+    json_t *json = json_pack(
+        "{s:s, s:s, s:s, s:b, s:s, s:s*, s:s*, s:s*, s:s*, s:s*, s:i, s:i, s:i, s:f, s:I, s:f, "
+        "s:s}",
+        "version", PROGRAM_NAME_AND_VERSION, "model", record->model, "variant",
+        record->info->variant, "turbo", record->info->is_turbo, "prompt", request->prompt,
+        "prompt_2", request->prompt_2, "prompt_3", request->prompt_3, "negative_prompt",
+        request->negative_prompt, "negative_prompt_2", request->negative_prompt_2,
+        "negative_prompt_3", request->negative_prompt_3, "width", request->width, "height",
+        request->height, "steps", request->steps, "guidance_scale", request->guidance_scale, "seed",
+        (json_int_t)seed, "flow_shift", request->flow_shift, "noise_source",
+        request->noise_source == NOISE_TORCH_CUDA ? "cuda" : "cpu");
+
+    if (!json || !merge(json, json_pack("{s:b}", "without_t5", !record->info->has_t5)) ||
+        (record->info->has_t5 &&
+         !merge(json, json_pack("{s:i}", "t5_tokens", request->t5_tokens))) ||
+        (request->skip_layer_count > 0 && !merge(json, skip_layers_json(request))) ||
+        (has_init(record) && !merge(json, init_json(record)))) {
+        json_decref(json);
+        return NULL;
+    }
+    return json;
+}
+
+/* --- AUTOMATIC1111's --- */
+
+#define SKIP_LAYERS_BYTES (SKIP_LAYERS_MAX * 14)
+
+static const char *skip_layers_text(char text[SKIP_LAYERS_BYTES],
+                                    const struct pipeline_request *request)
+{
+    int used = 0;
+
+    for (int i = 0; i < request->skip_layer_count; i++)
+        used += snprintf(text + used, SKIP_LAYERS_BYTES - (size_t)used, "%s%d", i ? ", " : "",
+                         request->skip_layers[i]);
+    return request->skip_layer_count > 0 ? text : NULL;
+}
+
+static const char *fp8_weight(const char *weight_types)
+{
+    if (strstr(weight_types, "f8_e4m3"))
+        return "fp8_e4m3fn";
+    return strstr(weight_types, "f8_e5m2") ? "fp8_e5m2" : NULL;
+}
+
+bool request_record_infotext(char **out, const struct request_record *record, uint64_t seed,
+                             struct error *err)
+{
+    const struct pipeline_request *request = record->request;
+    char layers[SKIP_LAYERS_BYTES];
+    struct infotext infotext = {
+        .prompt = request->prompt,
+        .negative_prompt = request->negative_prompt,
+        .steps = request->steps,
+        .sampler = "Euler",
+        .schedule_type = "Normal", /* their name for diffusers' schedule */
+        .guidance_scale = request->guidance_scale,
+        .seed = seed,
+        .width = request->width,
+        .height = request->height,
+        .model = record->model,
+        .fp8_weight = fp8_weight(record->info->weight_types),
+        .denoising_strength = has_init(record) ? request->strength : -1,
+        .rng = request->noise_source == NOISE_TORCH_CUDA ? "NV" : "CPU",
+        .skip_layers = skip_layers_text(layers, request),
+        .skip_layer_scale = request->skip_layer_count > 0 ? request->skip_layer_scale : -1,
+        .flow_shift = request->flow_shift,
+        .t5_tokens = record->info->has_t5 ? request->t5_tokens : -1,
+        .version = PROGRAM_NAME_AND_VERSION,
+    };
+
+    return infotext_format(out, &infotext, err);
+}

@@ -1,0 +1,7 @@
+/* What the program calls itself; SD35_VERSION comes from the build. */
+#ifndef CLI_VERSION_H
+#define CLI_VERSION_H
+
+#define PROGRAM_NAME_AND_VERSION "sd35 " SD35_VERSION
+
+#endif
