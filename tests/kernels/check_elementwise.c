@@ -61,6 +61,7 @@ static void check_functions(struct kernel_check *check, struct shape s)
     struct tensor want = kernel_like(check, &x), got = kernel_like(check, &x);
 
     kernel_randomise(check, &x, 0, 4);
+    kernel_put(&x, 0, 2.5); /* so that results of about 1 are among them */
     check->ref->silu(check->ref_stream, &want, &x);
     check->fast.silu(check->stream, &got, &x);
     kernel_expect_close(check, &got, &want, FUNCTION_ERROR, "silu width %d", (int)s.width);
@@ -70,6 +71,7 @@ static void check_functions(struct kernel_check *check, struct shape s)
         kernel_expect_close(check, &got, &want, FUNCTION_ERROR, "gelu kind %d width %d",
                             (int)kinds[i], (int)s.width);
     }
+    kernel_put(&up, 0, 1.0);
     check->ref->gated_gelu(check->ref_stream, &want, &x, &up);
     check->fast.gated_gelu(check->stream, &got, &x, &up);
     kernel_expect_close(check, &got, &want, FUNCTION_ERROR, "gated_gelu width %d", (int)s.width);
@@ -266,7 +268,7 @@ static void run_gated_add(struct kernel_check *check, void *context)
 {
     struct bench_case *c = context;
 
-    check->fast.gated_add(check->stream, &c->x, &c->x, &c->gate, &c->y);
+    check->fast.gated_add(check->stream, &c->out, &c->x, &c->gate, &c->y);
 }
 
 static void run_gelu(struct kernel_check *check, void *context)
@@ -280,7 +282,7 @@ static void run_gated_gelu(struct kernel_check *check, void *context)
 {
     struct bench_case *c = context;
 
-    check->fast.gated_gelu(check->stream, &c->x, &c->x, &c->y);
+    check->fast.gated_gelu(check->stream, &c->out, &c->x, &c->y);
 }
 
 static void run_copy(struct kernel_check *check, void *context)
@@ -294,7 +296,7 @@ static void run_scale_add(struct kernel_check *check, void *context)
 {
     struct bench_case *c = context;
 
-    check->fast.scale_add(check->stream, &c->x, 0.5f, &c->x, 0.5f, &c->y);
+    check->fast.scale_add(check->stream, &c->out, 0.5f, &c->x, 0.5f, &c->y);
 }
 
 static void bench_rows(struct kernel_check *check, int64_t batch, int64_t tokens, int64_t width)

@@ -6,14 +6,6 @@
 #define TURNS 500000
 #define FMAS_PER_TURN 12
 
-double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 #if defined(__x86_64__)
 
 /* Twelve sums that wait for nothing but themselves: more than latency times units (4 x 2, 5 x 2).

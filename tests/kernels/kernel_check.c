@@ -14,6 +14,7 @@
 #define DEFAULT_SEED 1
 #define BENCH_RUNS 9
 #define LABEL_BYTES 256
+#define REPORTS_MAX 20
 
 struct kernel_memory {
     struct kernel_memory *next;
@@ -159,7 +160,7 @@ static void report(struct kernel_check *check, const char *label, const char *fo
     va_list arguments;
 
     check->failures++;
-    if (check->is_quiet)
+    if (check->is_quiet || check->failures > REPORTS_MAX)
         return;
     fprintf(stderr, "FAILED %s, %d threads: %s: ", check->fast.name, check->threads, label);
     va_start(arguments, format);
@@ -255,7 +256,7 @@ static void expect_within(struct kernel_check *check, const struct tensor *got,
                    tensor_shape_text(shape, sizeof shape, got->rank, got->dim), (long long)i, g, w,
                    most);
     }
-    if (wrong > 1 && !check->is_quiet)
+    if (wrong > 1 && !check->is_quiet && check->failures <= REPORTS_MAX)
         fprintf(stderr, "       and %lld more of %lld\n", (long long)wrong - 1, (long long)count);
     expect_guards(check, got, label);
 }

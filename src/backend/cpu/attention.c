@@ -24,8 +24,8 @@
 #endif
 #define PANEL (2 * VF_WIDTH) /* columns of a tile's product */
 
-#define KEYS_MAX                                                                                   \
-    128 /* in a block: enough to make the tile's loads and stores of its output cheap */
+/* Keys in a block: enough to make a tile's loads and stores of its sums cheap. */
+#define KEYS_MAX 128
 #define HEAD_WIDTH_MAX 512
 #define TASKS_PER_THREAD 4
 #define TILES_MIN 8 /* fewer queries than this many tiles do not pay for packing their keys */
@@ -102,6 +102,7 @@ static inline __attribute__((always_inline)) void tile_product(float *to, int64_
     }
 }
 
+/* What lies beyond the last key in a panel may be anything: its scores are hidden. */
 static void pack_keys(float *to, const struct head *head, int64_t first, int64_t count,
                       int64_t width)
 {
@@ -112,10 +113,6 @@ static void pack_keys(float *to, const struct head *head, int64_t first, int64_t
                            head->k + (first + j) * head->k_step, head->k_step, count - j, width,
                            1.0f);
     }
-    /* The second half of the last panel, when the first is all there is. */
-    if (ceil_div_i64(count, VF_WIDTH) % 2 == 1)
-        vf_copy_transposed(to + count / PANEL * width * PANEL + VF_WIDTH, PANEL, VF_WIDTH, head->k,
-                           0, 0, width, 1.0f);
 }
 
 static void pack_values(float *to, const struct head *head, int64_t first, int64_t count,

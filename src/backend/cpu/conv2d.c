@@ -100,31 +100,6 @@ static void pack_patches(const struct gemm_job *job, float *to, int64_t row, int
     }
 }
 
-/* The pixel under the first tap, which may lie outside. */
-static uintptr_t find_patch(const struct gemm_job *job, int64_t row)
-{
-    const struct convolution *conv = job->rows;
-    const struct tensor *x = conv->x;
-    int64_t column = row % conv->width * conv->stride - conv->pad_left;
-    int64_t line = row / conv->width % conv->height * conv->stride - conv->pad_top;
-    int64_t picture = row / (conv->width * conv->height);
-    int64_t offset = picture * x->stride[0] + (line >> conv->doubling) * x->stride[1] +
-                     (column >> conv->doubling) * x->stride[2];
-
-    return (uintptr_t)x->data + (uintptr_t)(offset * (int64_t)sizeof(float));
-}
-
-static int64_t find_patch_column(const struct gemm_job *job, int64_t k)
-{
-    const struct convolution *conv = job->rows;
-    int64_t tap = k / conv->channels;
-    int64_t offset = (tap / conv->kernel_width >> conv->doubling) * conv->x->stride[1] +
-                     (tap % conv->kernel_width >> conv->doubling) * conv->x->stride[2] +
-                     k % conv->channels;
-
-    return offset * (int64_t)sizeof(float);
-}
-
 void LEVEL(cpu_conv2d)(struct stream *stream, struct tensor *out, const struct tensor *x,
                        const struct linear *layer, const struct conv_options *options)
 {
@@ -143,8 +118,6 @@ void LEVEL(cpu_conv2d)(struct stream *stream, struct tensor *out, const struct t
         return;
     job.m = tensor_row_count(out);
     job.pack_rows = pack_patches;
-    job.find_row = find_patch;
-    job.find_column = find_patch_column;
     job.rows = &conv;
     LEVEL(gemm_run)(&job);
 }

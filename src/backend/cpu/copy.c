@@ -104,6 +104,18 @@ static int gapless_axis(const struct cpu_loop *loop, int operand, int64_t elemen
     return -1;
 }
 
+/* Rows come in long runs when the axis before theirs is long. */
+static void put_longest_axis_before_rows(struct cpu_loop *loop)
+{
+    int longest = loop->rank - 2;
+
+    for (int i = loop->rank - 2; i >= 0; i--)
+        if (loop->dim[i] > loop->dim[longest])
+            longest = i;
+    if (longest >= 0)
+        swap_axes(loop, longest, loop->rank - 2);
+}
+
 /* --- Transposes: the input is gapless along one axis (across), the output along another (along)
  * --- */
 
@@ -159,6 +171,18 @@ static void transpose(struct stream *stream, const struct cpu_loop *loop)
                  rest * loop->dim[across] * loop->dim[along], transpose_block, &task);
 }
 
+static cpu_loop_body body_for(const struct copy *copy)
+{
+    if (copy->to_step != (int64_t)dtype_size(copy->to) ||
+        copy->from_step != (int64_t)dtype_size(copy->from))
+        return copy_each_element;
+    if (copy->to == copy->from)
+        return copy_rows_of_bytes;
+    if (copy->to == DTYPE_F32 && copy->from != DTYPE_I32)
+        return convert_rows_to_f32;
+    return copy_each_element;
+}
+
 void LEVEL(cpu_copy)(struct stream *stream, struct tensor *out, const struct tensor *x)
 {
     struct copy copy = {.to = out->dtype, .from = x->dtype};
@@ -176,17 +200,14 @@ void LEVEL(cpu_copy)(struct stream *stream, struct tensor *out, const struct ten
     across = gapless_axis(&loop, IN, from_size);
     copy.to_step = loop.element_step[OUT] = loop.step[OUT][last];
     copy.from_step = loop.element_step[IN] = loop.step[IN][last];
-    if (along < 0 || across < 0)
-        cpu_loop_run(stream, &loop, copy_each_element, &copy);
-    else if (across == last && copy.to == copy.from)
-        cpu_loop_run(stream, &loop, copy_rows_of_bytes, &copy);
-    else if (across == last && copy.to == DTYPE_F32 && copy.from != DTYPE_I32)
-        cpu_loop_run(stream, &loop, convert_rows_to_f32, &copy);
-    else if (across != last && copy.to == DTYPE_F32 && copy.from == DTYPE_F32) {
+    if (along >= 0 && across >= 0 && across != last && copy.to == DTYPE_F32 &&
+        copy.from == DTYPE_F32) {
         swap_axes(&loop, across, last - 1);
         transpose(stream, &loop);
-    } else
-        cpu_loop_run(stream, &loop, copy_each_element, &copy);
+        return;
+    }
+    put_longest_axis_before_rows(&loop);
+    cpu_loop_run(stream, &loop, body_for(&copy), &copy);
 }
 
 struct fill {

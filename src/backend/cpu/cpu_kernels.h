@@ -64,6 +64,8 @@ void LEVEL(cpu_embedding_rows)(struct stream *stream, struct tensor *out,
 void LEVEL(cpu_position_embedding)(struct stream *stream, struct tensor *out,
                                    const struct tensor *x, const struct tensor *table,
                                    int64_t grid_height, int64_t grid_width);
+void LEVEL(cpu_relative_bias)(struct stream *stream, struct tensor *out, const struct tensor *table,
+                              int max_distance);
 
 void LEVEL(cpu_rgb_to_bytes)(struct stream *stream, struct tensor *out, const struct tensor *x);
 void LEVEL(cpu_bytes_to_rgb)(struct stream *stream, struct tensor *out, const struct tensor *x);

@@ -1,10 +1,13 @@
 /* Rows of tables. */
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "backend/cpu/cpu_kernels.h"
 #include "backend/cpu/loop.h"
+#include "backend/cpu/scratch.h"
 #include "backend/cpu/simd.h"
+#include "backend/ref/ref_ops.h"
 #include "base/size.h"
 
 struct lookup {
@@ -121,4 +124,45 @@ void LEVEL(cpu_position_embedding)(struct stream *stream, struct tensor *out,
         return;
     }
     cpu_for_each(stream, out->dim[0] * out->dim[1], tensor_count(out), add_position, &job);
+}
+
+struct distances {
+    struct tensor *out;
+    const float *lines; /* [N, 2 T - 1]: each head's bias by distance, the farthest before first */
+};
+
+/* One row: keys from left to right are distances from far before to far after. */
+static void copy_biases(const void *context, int64_t index)
+{
+    const struct distances *job = context;
+    int64_t tokens = job->out->dim[1], n = index / tokens, i = index % tokens;
+    const float *line = job->lines + n * (2 * tokens - 1);
+    float *out = (float *)job->out->data + n * job->out->stride[0] + i * job->out->stride[1];
+
+    memcpy(out, line + tokens - 1 - i, (size_t)tokens * sizeof(float));
+}
+
+void LEVEL(cpu_relative_bias)(struct stream *stream, struct tensor *out, const struct tensor *table,
+                              int max_distance)
+{
+    int64_t heads = out->dim[0], tokens = out->dim[1], reach = 2 * tokens - 1;
+    float *lines = cpu_shared_scratch(stream);
+
+    if (stream_skips(stream))
+        return;
+    assert(heads == table->dim[1] && tokens == out->dim[2]);
+    if (out->dtype != DTYPE_F32 || out->stride[2] != 1 ||
+        (size_t)(heads * reach) > CPU_SHARED_SCRATCH_BYTES / sizeof(float)) {
+        backend_ref_ops.relative_bias(stream, out, table, max_distance);
+        return;
+    }
+    for (int64_t d = 0; d < reach; d++) {
+        int64_t bucket = ref_relative_bucket(d - (tokens - 1), table->dim[0], max_distance);
+
+        for (int64_t n = 0; n < heads; n++)
+            lines[n * reach + d] = dtype_load(table->dtype, table->data,
+                                              bucket * table->stride[0] + n * table->stride[1]);
+    }
+    cpu_for_each(stream, heads * tokens, tensor_count(out), copy_biases,
+                 &(struct distances){out, lines});
 }

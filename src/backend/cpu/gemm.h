@@ -29,7 +29,9 @@
 
 /* Depth of a block: a panel of rows takes 14 KiB of the 32 KiB of L1 then, and the tile's sums go
  * to memory every 256 products. */
-#define GEMM_KC 256
+#ifndef GEMM_KC
+#define GEMM_KC 384
+#endif
 /* Floats from one packed row to the next: one line more than the block, since rows that lie a power
  * of two apart would compete for the same lines of L1. */
 #define GEMM_ROW_STRIDE (GEMM_KC + 16)
@@ -40,11 +42,6 @@ struct gemm_job;
 /* Writes rows [row, row + rows) of a, columns [k, k + depth), GEMM_ROW_STRIDE apart. */
 typedef void (*gemm_pack_rows)(const struct gemm_job *job, float *to, int64_t row, int64_t rows,
                                int64_t k, int64_t depth);
-
-/* Where a's row `row` comes from, about, and how far from there (bytes) its column k lies: for
- * fetching ahead, so it may be wrong at the edges. */
-typedef uintptr_t (*gemm_find_row)(const struct gemm_job *job, int64_t row);
-typedef int64_t (*gemm_find_column)(const struct gemm_job *job, int64_t k);
 
 struct gemm_weights {
     const void *data; /* [n, channels, taps], perhaps unaligned; taps is 1 for a linear layer */
@@ -63,8 +60,7 @@ struct gemm_job {
     const float *bias;  /* NULL: none */
     struct tensor *out; /* f32, m rows of n */
     gemm_pack_rows pack_rows;
-    gemm_find_row find_row;
-    gemm_find_column find_column;
+    bool shares_rows; /* how gemm_driver.c cuts the work */
     const void *rows; /* what pack_rows knows about a */
 };
 
@@ -85,24 +81,21 @@ static inline int64_t gemm_panel_floats(int64_t depth)
 void LEVEL(gemm_pack_panel)(const struct gemm_weights *weights, float *to, int64_t n_count,
                             int64_t n, int64_t k, int64_t depth);
 
-/* What a tile fetches from memory while it computes: this many pieces of four cache lines. */
-#define GEMM_FETCHES (GEMM_KC / 16)
+/* One cache line for each four k's. */
+#define GEMM_FETCH_BYTES (GEMM_KC / 4 * 64)
 
 /* One tile: out rows += a b over `depth`, or = bias + a b for the first block of k. */
 struct gemm_tile {
-    const float *a; /* GEMM_MR rows, GEMM_ROW_STRIDE apart */
-    const float *b; /* [depth][GEMM_NR] */
-    /* GEMM_FETCHES pointers, of which `rows` are the tile's rows at its first column; the others
-     * are anything that can be fetched. */
-    float *const *out;
+    const float *a;    /* GEMM_MR rows, GEMM_ROW_STRIDE apart */
+    const float *b;    /* [depth][GEMM_NR] */
+    float *const *out; /* `rows` pointers to the tile's first column */
     const float *bias; /* of the tile's first column; NULL: none */
     int64_t depth;
     int rows, columns; /* up to GEMM_MR and GEMM_NR */
     bool is_first;
-    /* Memory that later tiles read: GEMM_FETCHES pieces, and one piece of four times their size.
-     * Only hints, but a page that is not there costs time. */
-    const char *const *next_a;
-    const char *next_b;
+    /* GEMM_FETCH_BYTES that later tiles read, fetched into L2 meanwhile. A hint, but a page that is
+     * not there costs time. */
+    const char *next;
 };
 
 void LEVEL(gemm_kernel)(const struct gemm_tile *tile);

@@ -12,25 +12,21 @@
 #include "backend/cpu/scratch.h"
 
 /* Rows of a block: its packed 256 k's take 119 KiB and its sums at most 112 KiB of L2. */
+#ifndef BLOCK_ROWS_PANELS
 #define BLOCK_ROWS_PANELS 8
+#endif
 #define BLOCK_ROWS (BLOCK_ROWS_PANELS * GEMM_MR)
 /* Columns of a task: 256 KiB of L2 for 256 k's of them. */
+#ifndef TASK_COLUMNS_MAX
 #define TASK_COLUMNS_MAX 256
+#endif
 /* Enough tasks that a thread which is held up costs the others little. */
 #define TASKS_PER_THREAD 8
 
-#ifndef ROWS_MAX
-#define ROWS_MAX 256
-#endif
 #define SHARED_FLOATS ((int64_t)(CPU_SHARED_SCRATCH_BYTES / sizeof(float)))
 #define THREAD_FLOATS ((int64_t)(CPU_THREAD_SCRATCH_BYTES / sizeof(float)))
 /* Longest k of which a panel of columns fits the shared scratch. */
 #define K_MAX (SHARED_FLOATS / GEMM_NR)
-
-/* Pieces of four cache lines that tiles fetch ahead (gemm_tile). */
-#define ROW_PIECES (GEMM_KC / 64)
-/* For all rows of a panel, rounded up to what whole tiles fetch. */
-#define PANEL_FETCHES ((GEMM_MR * ROW_PIECES + GEMM_FETCHES - 1) / GEMM_FETCHES * GEMM_FETCHES)
 
 _Static_assert(BLOCK_ROWS_PANELS *GEMM_ROWS_PANEL <= THREAD_FLOATS, "a block's rows fit");
 
@@ -74,15 +70,12 @@ struct meeting {
     int64_t row, rows;
     int64_t column, columns;
     int64_t k, depth;
-    /* What comes next, to be fetched into L2 meanwhile: for each of the rows, GEMM_KC floats in
-     * ROW_PIECES pieces at next_rows[r] + next_offset[piece]; and b's panels, each that far. */
-    const uintptr_t *next_rows;
-    int64_t next_offset[ROW_PIECES];
+    /* Floats from a panel of columns to what is needed after it; 0: the panel of rows that follows
+     * is what is fetched ahead. */
     int64_t next_b;
 };
 
-/* Points to the rows [row, row + GEMM_FETCHES) of the output at `column`, the last of `rows` again
- * where there are no more. */
+/* Points to the rows [row, row + rows) of the output, at `column`. */
 static void find_out_rows(const struct tensor *out, float **pointers, int64_t row, int64_t rows,
                           int64_t column)
 {
@@ -91,43 +84,28 @@ static void find_out_rows(const struct tensor *out, float **pointers, int64_t ro
     int64_t step = axis >= 0 ? out->stride[axis] : 0;
     int64_t left = 0; /* rows until the axis ends */
 
-    for (int64_t r = 0; r < GEMM_FETCHES; r++, left--) {
-        if (r >= rows) {
-            pointers[r] = pointers[r - 1];
-        } else if (left > 0) {
+    for (int64_t r = 0; r < rows; r++, left--) {
+        if (left > 0) {
             pointers[r] = pointers[r - 1] + step;
-        } else {
-            pointers[r] = (float *)out->data + tensor_row_offset(out, row + r) + column;
-            left = length - (row + r) % length;
+            continue;
         }
+        pointers[r] = (float *)out->data + tensor_row_offset(out, row + r) + column;
+        left = length - (row + r) % length;
     }
 }
 
-/* The pieces that the panel of rows from `row` on wants fetched, `count` of them, a multiple of
- * GEMM_FETCHES; what is left over repeats. */
-static void list_fetches(const struct meeting *meeting, int64_t row, const char **pieces,
-                         int64_t count)
+static const char *next_fetch(const struct meeting *meeting, const struct gemm_tile *tile,
+                              int64_t row_panel, int64_t column_panel)
 {
-    int64_t rows = min_i64(GEMM_MR, meeting->rows - row);
-    int64_t r = 0, piece = 0;
-
-    for (int64_t i = 0; i < count; i++) {
-        uintptr_t at = meeting->next_rows[row + r] + (uintptr_t)meeting->next_offset[piece];
-
-        pieces[i] = (const char *)at;
-        if (++piece == ROW_PIECES) {
-            piece = 0;
-            r = r + 1 < rows ? r + 1 : 0;
-        }
-    }
+    if (meeting->next_b)
+        return (const char *)(tile->b + meeting->next_b) + row_panel * GEMM_FETCH_BYTES;
+    return (const char *)(tile->a + GEMM_ROWS_PANEL) + column_panel * GEMM_FETCH_BYTES;
 }
 
 /* All tiles of the meeting; a panel of rows stays in L1 while the columns pass by. */
 static void multiply_panels(const struct gemm_job *job, const struct meeting *meeting)
 {
-    float *out[GEMM_FETCHES];
-    const char *pieces[PANEL_FETCHES];
-    int64_t row_panels = ceil_div_i64(meeting->rows, GEMM_MR);
+    float *out[GEMM_MR];
 
     for (int64_t r = 0; r < meeting->rows; r += GEMM_MR) {
         struct gemm_tile tile = {.a = meeting->a + r / GEMM_MR * GEMM_ROWS_PANEL,
@@ -135,23 +113,19 @@ static void multiply_panels(const struct gemm_job *job, const struct meeting *me
                                  .out = out,
                                  .depth = meeting->depth,
                                  .rows = (int)min_i64(GEMM_MR, meeting->rows - r),
-                                 .is_first = meeting->k == 0,
-                                 .next_a = pieces};
+                                 .is_first = meeting->k == 0};
 
         find_out_rows(job->out, out, meeting->row + r, tile.rows, meeting->column);
-        list_fetches(meeting, r, pieces, PANEL_FETCHES);
         for (int64_t c = 0; c < meeting->columns; c += GEMM_NR) {
             tile.columns = (int)min_i64(GEMM_NR, meeting->columns - c);
             tile.bias = job->bias ? job->bias + meeting->column + c : NULL;
-            tile.next_a = pieces + c / GEMM_NR % (PANEL_FETCHES / GEMM_FETCHES) * GEMM_FETCHES;
-            tile.next_b = (const char *)(tile.b + meeting->next_b) + r / GEMM_MR * GEMM_KC * 16;
+            tile.next = next_fetch(meeting, &tile, r / GEMM_MR, c / GEMM_NR);
             LEVEL(gemm_kernel)(&tile);
             tile.b += meeting->b_step;
-            for (int i = 0; i < GEMM_FETCHES; i++)
+            for (int i = 0; i < tile.rows; i++)
                 out[i] += GEMM_NR;
         }
     }
-    (void)row_panels;
 }
 
 /* Columns of a task, in whole panels, so that `across` columns times `down` other pieces keep the
@@ -168,47 +142,42 @@ static int64_t choose_task_columns(int64_t across, int64_t down, int threads)
 
 struct shared_rows {
     const struct gemm_job *job;
-    float *a; /* [block of k][panel of rows] */
-    int64_t row_panels;
-    int64_t k_blocks;
-    int64_t task_columns;
-    int64_t run_depth; /* k's that a task packs at a time, in whole blocks */
+    float *a;             /* [block of k][panel of rows] */
+    int64_t rows;         /* that fit, in whole panels */
+    int64_t task_rows;    /* a divisor of the work along rows, in whole panels */
+    int64_t task_columns; /* in whole panels */
+    int64_t run_depth;    /* k's that a task packs at a time, in whole blocks */
 };
 
-static bool can_share_rows(const struct gemm_job *job)
+/* Where the panel that begins with row `row` of those shared lies. */
+static float *shared_row_panel(const struct shared_rows *work, int64_t row, int64_t k)
 {
-    int64_t panels = ceil_div_i64(job->m, GEMM_MR) * ceil_div_i64(job->k, GEMM_KC);
+    int64_t panels = work->rows / GEMM_MR;
 
-    return job->weights.taps == 1 && job->m <= ROWS_MAX &&
-           panels <= SHARED_FLOATS / GEMM_ROWS_PANEL;
+    return work->a + (k / GEMM_KC * panels + row / GEMM_MR) * GEMM_ROWS_PANEL;
 }
 
-static float *shared_row_panel(const struct shared_rows *work, int64_t panel, int64_t k_block)
-{
-    return work->a + (k_block * work->row_panels + panel) * GEMM_ROWS_PANEL;
-}
-
-/* A task is one panel of rows, all k's. */
-static void pack_shared_rows(const struct shared_rows *work)
+/* Packs rows [first, first + rows), all k's; a task is one panel. */
+static void pack_shared_rows(const struct shared_rows *work, int64_t first, int64_t rows)
 {
     const struct gemm_job *job = work->job;
-    int64_t panel;
+    int64_t row;
 
-    while ((panel = thread_pool_next(job->stream->pool)) < work->row_panels) {
-        int64_t row = panel * GEMM_MR, rows = min_i64(GEMM_MR, job->m - row);
-
+    while ((row = thread_pool_next(job->stream->pool) * GEMM_MR) < rows)
         for (int64_t k = 0; k < job->k; k += GEMM_KC)
-            job->pack_rows(job, shared_row_panel(work, panel, k / GEMM_KC), row, rows, k,
-                           min_i64(GEMM_KC, job->k - k));
-    }
+            job->pack_rows(job, shared_row_panel(work, row, k), first + row,
+                           min_i64(GEMM_MR, rows - row), k, min_i64(GEMM_KC, job->k - k));
 }
 
-static void multiply_shared_rows(const struct shared_rows *work, int64_t column, float *b)
+/* Rows [row, row + rows) of those shared, of which the first is `first`, times the task's columns
+ * from `column` on, which are packed into `b`. */
+static void multiply_shared_rows(const struct shared_rows *work, int64_t first, int64_t row,
+                                 int64_t rows, int64_t column, float *b)
 {
     const struct gemm_job *job = work->job;
-    uintptr_t *next_rows = (uintptr_t *)(b + THREAD_FLOATS / 4 * 3);
     struct meeting meeting = {.b_step = gemm_panel_floats(work->run_depth),
-                              .rows = job->m,
+                              .row = first + row,
+                              .rows = rows,
                               .column = column,
                               .columns = min_i64(work->task_columns, job->n - column)};
 
@@ -217,18 +186,12 @@ static void multiply_shared_rows(const struct shared_rows *work, int64_t column,
 
         for (int64_t c = 0; c < meeting.columns; c += GEMM_NR)
             LEVEL(gemm_pack_panel)
-        (&job->weights, b + c / GEMM_NR * meeting.b_step, job->n, column + c, run, run_depth);
+            (&job->weights, b + c / GEMM_NR * meeting.b_step, job->n, column + c, run, run_depth);
         for (int64_t k = 0; k < run_depth; k += GEMM_KC) {
-            meeting.a = shared_row_panel(work, 0, (run + k) / GEMM_KC);
+            meeting.a = shared_row_panel(work, row, run + k);
             meeting.b = b + gemm_panel_floats(k);
             meeting.k = run + k;
             meeting.depth = min_i64(GEMM_KC, run_depth - k);
-            meeting.next_rows = next_rows;
-            for (int64_t r = 0; r < job->m; r++)
-                next_rows[r] = (uintptr_t)(meeting.a + (r / GEMM_MR + 1) * GEMM_ROWS_PANEL +
-                                           r % GEMM_MR * GEMM_ROW_STRIDE);
-            for (int64_t i = 0; i < ROW_PIECES; i++)
-                meeting.next_offset[i] = i * 256;
             multiply_panels(job, &meeting);
         }
     }
@@ -238,29 +201,43 @@ static void run_shared_rows(void *context, int thread_index, int thread_count)
 {
     const struct shared_rows *work = context;
     const struct gemm_job *job = work->job;
+    int64_t across = ceil_div_i64(job->n, work->task_columns);
     float *b = cpu_thread_scratch(job->stream, thread_index);
-    int64_t task;
 
     (void)thread_count;
-    pack_shared_rows(work);
-    thread_pool_reset_counter(job->stream->pool);
-    while ((task = thread_pool_next(job->stream->pool)) * work->task_columns < job->n)
-        if (!stream_skips(job->stream))
-            multiply_shared_rows(work, task * work->task_columns, b);
+    for (int64_t first = 0; first < job->m; first += work->rows) {
+        int64_t rows = min_i64(work->rows, job->m - first);
+        int64_t down = ceil_div_i64(rows, work->task_rows);
+        int64_t task;
+
+        pack_shared_rows(work, first, rows);
+        thread_pool_reset_counter(job->stream->pool);
+        while ((task = thread_pool_next(job->stream->pool)) < across * down) {
+            int64_t row = task % down * work->task_rows;
+
+            if (!stream_skips(job->stream))
+                multiply_shared_rows(work, first, row, min_i64(work->task_rows, rows - row),
+                                     task / down * work->task_columns, b);
+        }
+        thread_pool_reset_counter(job->stream->pool);
+    }
 }
 
 static void share_rows(const struct gemm_job *job)
 {
     int threads = thread_pool_size(job->stream->pool);
-    struct shared_rows work = {.job = job,
-                               .a = cpu_shared_scratch(job->stream),
-                               .row_panels = ceil_div_i64(job->m, GEMM_MR),
-                               .k_blocks = ceil_div_i64(job->k, GEMM_KC),
-                               .task_columns = choose_task_columns(job->n, 1, threads)};
-    int64_t blocks_that_fit =
-        THREAD_FLOATS / 2 / gemm_panel_floats(GEMM_KC) / (work.task_columns / GEMM_NR);
+    int64_t k_blocks = ceil_div_i64(job->k, GEMM_KC);
+    int64_t panels =
+        min_i64(ceil_div_i64(job->m, GEMM_MR), SHARED_FLOATS / GEMM_ROWS_PANEL / k_blocks);
+    struct shared_rows work = {
+        .job = job, .a = cpu_shared_scratch(job->stream), .rows = panels * GEMM_MR};
+    int64_t column_panels, blocks_that_fit;
 
-    work.run_depth = min_i64(blocks_that_fit, work.k_blocks) * GEMM_KC;
+    work.task_rows = work.rows;
+    work.task_columns = choose_task_columns(job->n, 1, threads);
+    column_panels = work.task_columns / GEMM_NR;
+    blocks_that_fit = THREAD_FLOATS / 2 / gemm_panel_floats(GEMM_KC) / column_panels;
+    work.run_depth = min_i64(blocks_that_fit, k_blocks) * GEMM_KC;
     thread_pool_run(job->stream->pool, run_shared_rows, &work);
 }
 
@@ -296,19 +273,12 @@ static void multiply_block(const struct shared_columns *work, int64_t row, int64
                               .rows = min_i64(work->block_rows, job->m - row),
                               .column = first + column,
                               .columns = columns};
-    uintptr_t next_rows[BLOCK_ROWS];
 
-    for (int64_t r = 0; r < meeting.rows; r++)
-        next_rows[r] = job->find_row(job, row + r);
-    meeting.next_rows = next_rows;
     for (int64_t k = 0; k < job->k; k += GEMM_KC) {
         meeting.k = k;
         meeting.depth = min_i64(GEMM_KC, job->k - k);
         meeting.b = work->b + column / GEMM_NR * work->b_step + gemm_panel_floats(k);
         job->pack_rows(job, a, row, meeting.rows, k, meeting.depth);
-        for (int64_t i = 0; i < ROW_PIECES; i++)
-            meeting.next_offset[i] =
-                job->find_column(job, k + meeting.depth < job->k ? k + meeting.depth + i * 64 : 0);
         meeting.next_b = gemm_panel_floats(meeting.depth);
         multiply_panels(job, &meeting);
     }
@@ -368,7 +338,7 @@ void LEVEL(gemm_run)(const struct gemm_job *job)
 {
     if (job->m == 0 || job->n == 0)
         return;
-    if (can_share_rows(job))
+    if (job->shares_rows)
         share_rows(job);
     else
         share_columns(job);

@@ -3,6 +3,12 @@
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
+/* How many k's ahead lines of b are brought from L2 to L1. The CPU would do most of it by itself,
+ * but not when the core's other hyperthread takes half of its buffers: then the kernel falls from
+ * 95 to 89 % of its peak without this, and from 98 to 95 % with it. */
+#define B_AHEAD 8
+#define UNROLL 4 /* k's in the loop's body */
+
 /* What the sums of the tile are added to. */
 static ALWAYS_INLINE vf start_of(const struct gemm_tile *tile, int row, int vector, vmask mask)
 {
@@ -25,7 +31,7 @@ static ALWAYS_INLINE void add_products(vf sum[GEMM_MR][2], const float *a, const
 {
     vf first = vf_load(b), second = vectors > 1 ? vf_load(b + VF_WIDTH) : vf_zero();
 
-#pragma GCC unroll 14
+    SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         vf value = vf_set(a[r * GEMM_ROW_STRIDE]);
 
@@ -35,51 +41,58 @@ static ALWAYS_INLINE void add_products(vf sum[GEMM_MR][2], const float *a, const
     }
 }
 
+static ALWAYS_INLINE void add_run(vf sum[GEMM_MR][2], const float *a, const float *b,
+                                  const int rows, const int vectors)
+{
+    SIMD_UNROLL
+    for (int k = 0; k < UNROLL; k++) {
+        for (int line = 0; line < GEMM_NR; line += 16)
+            __builtin_prefetch(b + (k + B_AHEAD) * GEMM_NR + line);
+        add_products(sum, a + k, b + k * GEMM_NR, rows, vectors);
+    }
+}
+
 /* Into L2, not L1: there it would push out the panels in use. */
-static ALWAYS_INLINE void fetch(const char *line)
+static ALWAYS_INLINE void fetch(const void *line)
 {
     __builtin_prefetch(line, 0, 2);
 }
 
-/* `rows` and `vectors` are constants where this is inlined, so that the sums live in registers. */
+/* `rows` and `vectors` are constants where this is inlined. */
 static ALWAYS_INLINE void multiply(const struct gemm_tile *tile, const int rows, const int vectors)
 {
     vf sum[GEMM_MR][2];
     const float *a = tile->a, *b = tile->b;
-    const char *next_b = tile->next_b;
+    const char *next = tile->next;
     int64_t left = tile->depth;
 
-#pragma GCC unroll 14
+    SIMD_UNROLL
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            sum[r][v] = vf_zero();
-    for (int i = 0; left >= 16; i++, left -= 16) {
-        const char *next_a = tile->next_a[i];
-
-#ifndef NO_FC
-        fetch((const char *)tile->out[i]);
-        fetch((const char *)(tile->out[i] + VF_WIDTH));
-#endif
-        for (int j = 0; j < 4; j++, a += 4, b += 4 * GEMM_NR, next_a += 64, next_b += 64) {
-#ifndef NO_FA
-            fetch(next_a);
-#endif
-#ifndef NO_FB
-            fetch(next_b);
-#endif
-#pragma GCC unroll 4
-            for (int k = 0; k < 4; k++)
-                add_products(sum, a + k, b + k * GEMM_NR, rows, vectors);
-        }
+        sum[r][0] = sum[r][1] = vf_zero();
+    for (int r = 0; r < rows && left >= UNROLL; r++, left -= UNROLL) {
+        fetch(next);
+        fetch(tile->out[r]);
+        fetch(tile->out[r] + VF_WIDTH);
+        add_run(sum, a, b, rows, vectors);
+        a += UNROLL;
+        b += UNROLL * GEMM_NR;
+        next += 64;
+    }
+    for (; left >= UNROLL; left -= UNROLL) {
+        fetch(next);
+        add_run(sum, a, b, rows, vectors);
+        a += UNROLL;
+        b += UNROLL * GEMM_NR;
+        next += 64;
     }
     for (; left > 0; left--, a++, b += GEMM_NR)
         add_products(sum, a, b, rows, vectors);
-#pragma GCC unroll 14
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            add_to_out(tile, r, v, sum[r][v]);
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        add_to_out(tile, r, 0, sum[r][0]);
+        if (vectors > 1)
+            add_to_out(tile, r, 1, sum[r][1]);
+    }
 }
 
 #define ROWS_CASE(n)                                                                               \

@@ -24,6 +24,12 @@ convert_run(enum dtype dtype, float *to, const char *from, int64_t count, float 
         vf_store(to + i, vf_load_dtype_tail(dtype, from + i * size, count - i) * vf_set(scale));
 }
 
+static inline void fetch_run(const char *from, int64_t bytes)
+{
+    for (int64_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(from + i);
+}
+
 /* Rows [n, n + VF_WIDTH), k in [k, k + count); rows beyond the last are zero. */
 static void convert_rows(const struct gemm_weights *weights, struct converted *to, int64_t n_count,
                          int64_t n, int64_t k, int64_t count)
@@ -38,6 +44,7 @@ static void convert_rows(const struct gemm_weights *weights, struct converted *t
             memset(to->row[r], 0, sizeof to->row[r]);
             continue;
         }
+        fetch_run(from + RUN * size, RUN * size);
         if (weights->scale)
             scale = weights->scale[(n + r) * weights->scale_stride];
         switch (weights->dtype) {

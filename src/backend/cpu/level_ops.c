@@ -27,6 +27,7 @@ void LEVEL(cpu_level_ops)(struct backend_ops *ops)
     ops->gated_gelu = LEVEL(cpu_gated_gelu);
 
     ops->position_embedding = LEVEL(cpu_position_embedding);
+    ops->relative_bias = LEVEL(cpu_relative_bias);
 
     ops->rgb_to_bytes = LEVEL(cpu_rgb_to_bytes);
     ops->bytes_to_rgb = LEVEL(cpu_bytes_to_rgb);

@@ -197,7 +197,8 @@ void LEVEL(cpu_rms_norm)(struct stream *stream, struct tensor *out, const struct
  * picture's (Chan, Golub and LeVeque 1983), from one reading of memory. */
 
 #define CHUNK_ELEMENTS 16384
-#define CHUNKS_MAX 4096 /* of one picture */
+#define CHUNKS_MAX 4096   /* of one picture */
+#define RUN_ELEMENTS 4096 /* read side by side: memory comes fastest page by page */
 #define GROUP_CHANNELS_MAX 2048
 
 struct chunk_moments {
@@ -211,50 +212,64 @@ struct group_job {
     struct chunk_moments *moments; /* [B, chunks, groups] */
 };
 
-/* sums[c] += sum of x - mean[c], or of its square, over `count` pixels `step` apart. */
-static inline __attribute__((always_inline)) void add_pixels(double *sums, const double *mean,
-                                                             const float *x, int64_t step,
-                                                             int64_t count, int64_t channels,
-                                                             bool squared)
+static inline void add_to_doubles(double *sums, vf more)
+{
+    struct vd_pair sum;
+
+    memcpy(&sum, sums, sizeof sum);
+    sum = vd_add(sum, more);
+    memcpy(sums, &sum, sizeof sum);
+}
+
+/* sums[c] += sum of x over `count` pixels `step` apart: of the small differences from the first
+ * pixel in floats, then of the large numbers in doubles. */
+static void add_values(double *sums, const float *x, int64_t step, int64_t count, int64_t channels)
 {
     for (int64_t c = 0; c < channels; c += VF_WIDTH) {
         vmask mask = vmask_first(channels - c);
-        struct vd_pair sum, from = {0};
+        vf first = vf_load_masked(mask, x + c), sum = vf_zero();
 
-        memcpy(&sum, sums + c, sizeof sum);
-        if (squared)
-            memcpy(&from, mean + c, sizeof from);
-        for (int64_t p = 0; p < count; p++) {
-            struct vd_pair value = vd_of(vf_load_masked(mask, x + p * step + c));
-
-            if (squared) {
-                value.low -= from.low;
-                value.high -= from.high;
-                value.low *= value.low;
-                value.high *= value.high;
-            }
-            sum.low += value.low;
-            sum.high += value.high;
-        }
-        memcpy(sums + c, &sum, sizeof sum);
+        for (int64_t p = 1; p < count; p++)
+            sum += vf_load_masked(mask, x + p * step + c) - first;
+        add_to_doubles(sums + c, sum);
+        for (int i = 0; i < VF_WIDTH; i++)
+            sums[c + i] += (double)first[i] * (double)count;
     }
 }
 
-/* add_pixels over pixels [begin, end) of one picture, row by row. */
-static void add_pixel_range(double *sums, const double *mean, const struct tensor *x, int64_t b,
-                            int64_t begin, int64_t end)
+/* sums[c] += sum of (x - mean[c])^2 */
+static void add_squares(double *sums, const float *mean, const float *x, int64_t step,
+                        int64_t count, int64_t channels)
+{
+    for (int64_t c = 0; c < channels; c += VF_WIDTH) {
+        vmask mask = vmask_first(channels - c);
+        vf from = vf_load_masked(mask, mean + c), sum = vf_zero();
+
+        for (int64_t p = 0; p < count; p++) {
+            vf d = vf_load_masked(mask, x + p * step + c) - from;
+
+            sum = vf_fma(d, d, sum);
+        }
+        add_to_doubles(sums + c, sum);
+    }
+}
+
+/* Adds values, or squares where there is a mean, over pixels [begin, end) of one picture. */
+static void add_pixels(double *sums, const float *mean, const struct tensor *x, int64_t b,
+                       int64_t begin, int64_t end)
 {
     int64_t width = x->dim[2];
+    int64_t most = max_i64(1, RUN_ELEMENTS / x->dim[3]);
 
     while (begin < end) {
-        int64_t count = min_i64(end - begin, width - begin % width);
+        int64_t count = min_i64(min_i64(end - begin, most), width - begin % width);
         const float *from = (const float *)x->data + b * x->stride[0] +
                             begin / width * x->stride[1] + begin % width * x->stride[2];
 
         if (mean)
-            add_pixels(sums, mean, from, x->stride[2], count, x->dim[3], true);
+            add_squares(sums, mean, from, x->stride[2], count, x->dim[3]);
         else
-            add_pixels(sums, NULL, from, x->stride[2], count, x->dim[3], false);
+            add_values(sums, from, x->stride[2], count, x->dim[3]);
         begin += count;
     }
 }
@@ -274,22 +289,27 @@ static void measure_chunk(const void *context, int64_t index)
     int64_t b = index / job->chunks, begin = index % job->chunks * job->chunk_pixels;
     int64_t end = min_i64(job->pixels, begin + job->chunk_pixels);
     int64_t width = job->channels / job->groups;
+    double count = (double)((end - begin) * width);
     struct chunk_moments *moments = job->moments + index * job->groups;
-    double sums[GROUP_CHANNELS_MAX + VF_WIDTH], mean[GROUP_CHANNELS_MAX + VF_WIDTH];
-    size_t bytes = (size_t)(job->channels + VF_WIDTH) * sizeof(double);
+    double sums[GROUP_CHANNELS_MAX + VF_WIDTH];
+    float mean[GROUP_CHANNELS_MAX];
+    size_t bytes = (size_t)(job->channels + VF_WIDTH) * sizeof *sums;
 
     memset(sums, 0, bytes);
-    memset(mean, 0, bytes);
-    add_pixel_range(sums, NULL, job->x, b, begin, end);
+    add_pixels(sums, NULL, job->x, b, begin, end);
     for (int64_t g = 0; g < job->groups; g++) {
-        moments[g].mean = sum_of(sums + g * width, width) / (double)((end - begin) * width);
+        moments[g].mean = sum_of(sums + g * width, width) / count;
         for (int64_t c = 0; c < width; c++)
-            mean[g * width + c] = moments[g].mean;
+            mean[g * width + c] = (float)moments[g].mean;
     }
     memset(sums, 0, bytes);
-    add_pixel_range(sums, mean, job->x, b, begin, end);
-    for (int64_t g = 0; g < job->groups; g++)
-        moments[g].squares = sum_of(sums + g * width, width);
+    add_pixels(sums, mean, job->x, b, begin, end);
+    for (int64_t g = 0; g < job->groups; g++) {
+        double rounding = moments[g].mean - (double)(float)moments[g].mean;
+        double squares = sum_of(sums + g * width, width);
+
+        moments[g].squares = fmax(squares - count * rounding * rounding, 0.0);
+    }
 }
 
 /* The whole picture's moments of one group, as group_stats wants them. */

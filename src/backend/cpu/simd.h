@@ -98,7 +98,9 @@ typedef int vmask;
 static inline vmask vmask_first(int64_t count)
 {
 #if SIMD_AVX512
-    return count >= VF_WIDTH ? (vmask)0xffff : (vmask)((1u << count) - 1);
+    unsigned lanes = count >= VF_WIDTH ? 0xffffu : (1u << count) - 1u;
+
+    return (vmask)(lanes & 0xffffu);
 #elif SIMD_AVX2
     static const int32_t lanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 
@@ -413,10 +415,11 @@ static inline vf vf_exp(vf x)
     return vf_zero_below(vf_scale_by_power(p, n), x, lowest);
 }
 
-/* 1 / (1 + e^-x) */
+/* 1 / (1 + e^-x). Below -80 it stays at e^-80: results too small to be normal numbers would take a
+ * hundred times as long. */
 static inline vf vf_sigmoid(vf x)
 {
-    return vf_set(1.0f) / (vf_set(1.0f) + vf_exp(-x));
+    return vf_set(1.0f) / (vf_set(1.0f) + vf_exp(vf_min(vf_set(80.0f), -x)));
 }
 
 /* To 3e-7, not relative to small results. */
