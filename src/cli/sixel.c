@@ -58,12 +58,13 @@ static void count_colours(struct palette *palette, const struct image *image)
     }
 }
 
-/* Loops over the cells of the box. */
+/* Loops over the cells of the box. NOLINTBEGIN(bugprone-macro-parentheses): index is declared. */
 #define FOR_EACH_CELL(index, box)                                                                  \
     for (int r_ = (box)->low[0]; r_ <= (box)->high[0]; r_++)                                       \
         for (int g_ = (box)->low[1]; g_ <= (box)->high[1]; g_++)                                   \
             for (size_t index = cell_index(r_, g_, (box)->low[2]);                                 \
                  index <= cell_index(r_, g_, (box)->high[2]); index++)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static int coordinate(size_t index, int channel)
 {

@@ -93,16 +93,24 @@ bool joint_block_plan_init(struct joint_block_plan *plan, const struct backend_o
     return true;
 }
 
+static void keep_samples(struct tensor *tensor, int64_t batch)
+{
+    if (tensor_exists(tensor))
+        *tensor = tensor_slice(tensor, 0, 0, batch);
+}
+
 struct joint_block_plan joint_block_plan_part(const struct joint_block_plan *plan, int64_t batch)
 {
     struct joint_block_plan part = *plan;
-    struct tensor *tensors[] = {&part.image, &part.context,  &part.normed, &part.self_normed,
-                                &part.qkv,   &part.attended, &part.hidden};
 
     part.batch = batch;
-    for (size_t i = 0; i < COUNT_OF(tensors); i++)
-        if (tensor_exists(tensors[i]))
-            *tensors[i] = tensor_slice(tensors[i], 0, 0, batch);
+    keep_samples(&part.image, batch);
+    keep_samples(&part.context, batch);
+    keep_samples(&part.normed, batch);
+    keep_samples(&part.self_normed, batch);
+    keep_samples(&part.qkv, batch);
+    keep_samples(&part.attended, batch);
+    keep_samples(&part.hidden, batch);
     return part;
 }
 

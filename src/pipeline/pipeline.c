@@ -346,15 +346,18 @@ static bool measure(struct run *run, struct work_bytes *bytes, struct error *err
 /* Bytes that are resident right now. */
 static size_t resident_bytes(void)
 {
-    long pages = 0, resident = 0;
+    char line[128], *second = line; /* "pages_in_all pages_resident ..." */
+    size_t resident = 0;
     FILE *file = fopen("/proc/self/statm", "re");
 
     if (!file)
         return 0;
-    if (fscanf(file, "%ld %ld", &pages, &resident) != 2)
-        resident = 0;
+    if (fgets(line, sizeof line, file)) {
+        (void)strtoul(line, &second, 10);
+        resident = strtoul(second, NULL, 10);
+    }
     fclose(file);
-    return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
+    return resident * (size_t)sysconf(_SC_PAGESIZE);
 }
 
 static size_t larger(size_t a, size_t b)

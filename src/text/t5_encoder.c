@@ -66,6 +66,9 @@ static bool read_shape(struct t5_encoder *encoder, const struct weights *weights
            weights_has(weights, "layer.%d.q.weight", encoder->layer_count))
         encoder->layer_count++;
 
+    if (encoder->layer_count < 1)
+        return error_set(err, ERROR_BAD_FILE, "T5 in '%s': there are no layers",
+                         weights_path(weights));
     encoder->epsilon = (float)weights_config_number(weights, "layer_norm_epsilon", 1e-6);
     encoder->max_distance =
         (int)weights_config_integer(weights, "relative_attention_max_distance", 128);
