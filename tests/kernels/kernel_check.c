@@ -211,6 +211,17 @@ double kernel_tolerance(enum dtype dtype, int64_t terms)
     return rounding + 0x1p-24 * (2.0 + 4.0 * sqrt((double)terms));
 }
 
+double kernel_product_tolerance(const struct kernel_check *check, int64_t terms)
+{
+    double exact = kernel_tolerance(DTYPE_F32, terms);
+
+    if (!check->level->is_exact)
+        return exact + 0x1p-6; /* factors of 8 bits */
+    if (check->level->features & CPU_AMX)
+        return exact + 0x1p-14; /* factors of 16 bits */
+    return exact;
+}
+
 static double root_mean_square(const struct tensor *tensor)
 {
     int64_t count = tensor_count(tensor), finite = 0;

@@ -71,6 +71,8 @@ void kernel_release(struct kernel_check *check);
 /* What a result of that type may be off by, as a part of its size: one rounding of the type, and
  * the drift of an f32 sum of so many terms, which grows with their square root. */
 double kernel_tolerance(enum dtype dtype, int64_t terms);
+/* The same for a sum of `terms` products of f32 at the level that is being checked. */
+double kernel_product_tolerance(const struct kernel_check *check, int64_t terms);
 
 /* Each element within `tolerance` of max(|want|, root mean square of want), the guards of both
  * untouched, and no NaN where there should be none. The text names the case. */

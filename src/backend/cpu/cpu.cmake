@@ -2,17 +2,16 @@
 
 target_sources(sd35_backend PRIVATE cpu/cpu_features.c cpu/cpu_ops.c cpu/loop.c)
 
+# Products: what the levels of 16-bit products have of their own.
+set(SD35_CPU_PRODUCTS cpu/conv2d.c cpu/gemm_driver.c cpu/gemm_pack.c cpu/linear.c)
 set(SD35_CPU_KERNELS
+    ${SD35_CPU_PRODUCTS}
     cpu/attention.c
-    cpu/conv2d.c
     cpu/copy.c
     cpu/elementwise.c
     cpu/embeddings.c
-    cpu/gemm_driver.c
     cpu/gemm_kernel_f32.c
-    cpu/gemm_pack.c
     cpu/level_ops.c
-    cpu/linear.c
     cpu/norms.c)
 
 set(SD35_AVX2_FLAGS -mavx2 -mfma -mf16c)
@@ -34,4 +33,10 @@ endfunction()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   sd35_cpu_level(avx2 FLAGS ${SD35_AVX2_FLAGS} SOURCES ${SD35_CPU_KERNELS})
   sd35_cpu_level(avx512 FLAGS ${SD35_AVX512_FLAGS} SOURCES ${SD35_CPU_KERNELS})
+  sd35_cpu_level(avx512_bf16 FLAGS ${SD35_AVX512_FLAGS} -mavx512bf16
+                 SOURCES ${SD35_CPU_PRODUCTS} cpu/gemm_kernel_bf16.c)
+  sd35_cpu_level(avx512_fp16 FLAGS ${SD35_AVX512_FLAGS} -mavx512fp16
+                 SOURCES ${SD35_CPU_PRODUCTS} cpu/gemm_kernel_fp16.c)
+  sd35_cpu_level(amx FLAGS ${SD35_AVX512_FLAGS} -mavx512bf16 -mamx-tile -mamx-bf16
+                 SOURCES ${SD35_CPU_PRODUCTS} cpu/gemm_kernel_amx.c)
 endif()

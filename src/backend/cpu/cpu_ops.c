@@ -5,16 +5,38 @@
 #include "backend/cpu/scratch.h"
 #include "backend/host_stream.h"
 
+#if defined(__x86_64__)
+
 /* level_ops.c, once for each level */
 void cpu_level_ops_avx2(struct backend_ops *ops);
 void cpu_level_ops_avx512(struct backend_ops *ops);
 
-#if defined(__x86_64__)
+/* A level that is AVX-512's but for its products. */
+#define PRODUCT_LEVEL(level)                                                                       \
+    void cpu_linear_##level(struct stream *stream, struct tensor *out, const struct tensor *x,     \
+                            const struct linear *layer);                                           \
+    void cpu_conv2d_##level(struct stream *stream, struct tensor *out, const struct tensor *x,     \
+                            const struct linear *layer, const struct conv_options *options);       \
+    static void level##_ops(struct backend_ops *ops)                                               \
+    {                                                                                              \
+        cpu_level_ops_avx512(ops);                                                                 \
+        ops->linear = cpu_linear_##level;                                                          \
+        ops->conv2d = cpu_conv2d_##level;                                                          \
+    }
+
+PRODUCT_LEVEL(avx512_bf16)
+PRODUCT_LEVEL(avx512_fp16)
+PRODUCT_LEVEL(amx)
+
 #define AVX512_BASE (CPU_AVX2 | CPU_AVX512)
 
 const struct cpu_level cpu_levels[] = {
     {"avx2", "cpu avx2", CPU_AVX2, true, cpu_level_ops_avx2},
     {"avx512", "cpu avx512", AVX512_BASE, true, cpu_level_ops_avx512},
+    {"avx512_bf16", "cpu avx512_bf16", AVX512_BASE | CPU_AVX512_BF16, false, avx512_bf16_ops},
+    {"avx512_fp16", "cpu avx512_fp16", AVX512_BASE | CPU_AVX512_FP16, false, avx512_fp16_ops},
+    /* Converts to bf16 with AVX512-BF16. */
+    {"amx", "cpu amx", AVX512_BASE | CPU_AVX512_BF16 | CPU_AMX, true, amx_ops},
 };
 const int cpu_level_count = COUNT_OF(cpu_levels);
 #else

@@ -18,20 +18,22 @@
 #include "backend/host_stream.h"
 #include "base/size.h"
 
-/* The kernel's tile of the output: GEMM_MR rows of GEMM_NR columns. Two vectors for b and one for a
- * leave 29 (AVX-512) or 13 (AVX2) registers for sums. */
-#if SIMD_AVX512
+/* The kernel's tile of the output: GEMM_MR rows of GEMM_NR columns. For f32, two vectors for b and
+ * one for a leave 29 (AVX-512) or 13 (AVX2) registers for sums. */
+#if defined(__AMX_BF16__)
+#define GEMM_MR 32
+#elif defined(__AVX512FP16__)
+#define GEMM_MR 8 /* sums in f16 as well */
+#elif SIMD_AVX512
 #define GEMM_MR 14
 #else
 #define GEMM_MR 6
 #endif
 #define GEMM_NR (2 * VF_WIDTH)
 
-/* Depth of a block: a panel of rows takes 14 KiB of the 32 KiB of L1 then, and the tile's sums go
- * to memory every 256 products. */
-#ifndef GEMM_KC
+/* Depth of a block: the sums of a tile go to memory every 384 products, and a panel of rows takes
+ * 22 KiB of L1. 256 and 320 were slower. */
 #define GEMM_KC 384
-#endif
 /* Floats from one packed row to the next: one line more than the block, since rows that lie a power
  * of two apart would compete for the same lines of L1. */
 #define GEMM_ROW_STRIDE (GEMM_KC + 16)
@@ -80,6 +82,38 @@ static inline int64_t gemm_panel_floats(int64_t depth)
  * weights with taps. */
 void LEVEL(gemm_pack_panel)(const struct gemm_weights *weights, float *to, int64_t n_count,
                             int64_t n, int64_t k, int64_t depth);
+
+/* Kernels of 16-bit products want packed operands in another form: gemm_finish_rows rewrites the
+ * rows of a panel and gemm_finish_panel a panel of columns, in place, right after packing. A panel
+ * of columns has all its k's from a multiple of GEMM_KC on. Each thread calls gemm_begin before its
+ * first tile and gemm_end after its last. */
+#if defined(__AMX_BF16__) || defined(__AVX512FP16__) || defined(__AVX512BF16__)
+void LEVEL(gemm_begin)(void);
+void LEVEL(gemm_end)(void);
+void LEVEL(gemm_finish_rows)(float *rows, int64_t count, int64_t depth);
+void LEVEL(gemm_finish_panel)(float *panel, int64_t depth);
+#else
+static inline void LEVEL(gemm_begin)(void)
+{
+}
+
+static inline void LEVEL(gemm_end)(void)
+{
+}
+
+static inline void LEVEL(gemm_finish_rows)(float *rows, int64_t count, int64_t depth)
+{
+    (void)rows;
+    (void)count;
+    (void)depth;
+}
+
+static inline void LEVEL(gemm_finish_panel)(float *panel, int64_t depth)
+{
+    (void)panel;
+    (void)depth;
+}
+#endif
 
 /* One cache line for each four k's. */
 #define GEMM_FETCH_BYTES (GEMM_KC / 4 * 64)

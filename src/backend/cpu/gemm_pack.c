@@ -123,7 +123,7 @@ static inline void transpose_four(const struct converted *from, int64_t column, 
 
 #endif
 
-/* Which row of the panel the next weight of a row goes to: the file has [channel, tap]. */
+/* Where in its panel the next weight of a row goes: the file has [channel, tap]. */
 struct destination {
     float *row;
     float *channel; /* the row of this channel's first tap */
@@ -155,22 +155,46 @@ static void transpose_run(const struct converted *from, struct destination *to, 
     }
 }
 
+/* As transpose_run for weights without taps: row after row. */
+static void transpose_plain_run(const struct converted *from, float *to, int64_t count)
+{
+    vf column[4];
+    int64_t i = 0;
+
+    for (; i + 4 <= count; i += 4, to += 4 * GEMM_NR) {
+        transpose_four(from, i, column);
+        vf_store(to, column[0]);
+        vf_store(to + GEMM_NR, column[1]);
+        vf_store(to + 2 * GEMM_NR, column[2]);
+        vf_store(to + 3 * GEMM_NR, column[3]);
+    }
+    if (i == count)
+        return;
+    transpose_four(from, i, column);
+    for (int64_t j = 0; i + j < count; j++)
+        vf_store(to + j * GEMM_NR, column[j]);
+}
+
 void LEVEL(gemm_pack_panel)(const struct gemm_weights *weights, float *to, int64_t n_count,
                             int64_t n, int64_t k, int64_t depth)
 {
     struct converted converted;
+    struct destination half[2];
 
-    for (int64_t half = 0; half < GEMM_NR; half += VF_WIDTH) {
-        struct destination destination = {.row = to + half,
-                                          .channel = to + half,
-                                          .taps = weights->taps,
-                                          .tap_step = weights->channels * GEMM_NR};
+    for (int h = 0; h < 2; h++)
+        half[h] = (struct destination){.row = to + h * VF_WIDTH,
+                                       .channel = to + h * VF_WIDTH,
+                                       .taps = weights->taps,
+                                       .tap_step = weights->channels * GEMM_NR};
+    for (int64_t i = 0; i < depth; i += RUN) {
+        int64_t count = min_i64(RUN, depth - i);
 
-        for (int64_t i = 0; i < depth; i += RUN) {
-            int64_t count = min_i64(RUN, depth - i);
-
-            convert_rows(weights, &converted, n_count, n + half, k + i, count);
-            transpose_run(&converted, &destination, count);
+        for (int h = 0; h < 2; h++) {
+            convert_rows(weights, &converted, n_count, n + h * VF_WIDTH, k + i, count);
+            if (weights->taps == 1)
+                transpose_plain_run(&converted, to + i * GEMM_NR + h * VF_WIDTH, count);
+            else
+                transpose_run(&converted, &half[h], count);
         }
     }
 }
