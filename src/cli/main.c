@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/attributes.h"
 #include "base/error.h"
@@ -19,12 +20,26 @@ static const struct command {
     {"generate", generate_command, "draw pictures from a text"},
 };
 
+#define EXIT_UNREADABLE 6 /* error_exit_code(ERROR_IO), for a signal handler */
+
 static atomic_bool is_cancelled;
 
 static void cancel(int signal)
 {
     (void)signal;
     atomic_store(&is_cancelled, true);
+}
+
+/* Reading mapped memory that the file no longer has, or that the disk cannot give. Nothing but
+ * ending is left; files of ours appear only when they are whole, so nothing is half-written. */
+static void end_unreadable(int signal)
+{
+    static const char message[] = "sd35: a model file became unreadable while it was used: it "
+                                  "shrank, or its disk failed\n";
+
+    (void)signal;
+    (void)!write(STDERR_FILENO, message, sizeof message - 1);
+    _exit(EXIT_UNREADABLE);
 }
 
 /* The first signal asks to stop, the second ends the program at once. Who starts us with a signal
@@ -34,8 +49,10 @@ static void watch_signals(void)
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     /* No SA_RESTART: waiting for standard input must end. */
     const struct sigaction on_signal = {.sa_handler = cancel, .sa_flags = (int)SA_RESETHAND};
+    const struct sigaction on_unreadable = {.sa_handler = end_unreadable};
     struct sigaction before;
 
+    sigaction(SIGBUS, &on_unreadable, NULL);
     for (size_t i = 0; i < COUNT_OF(signals); i++)
         if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
             sigaction(signals[i], &on_signal, NULL);

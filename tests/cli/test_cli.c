@@ -641,6 +641,37 @@ static void a_signal_ends_the_run_with_nothing_written(void **state)
     stop_with(SIGTERM, folder);
 }
 
+/* The transformer's file loses everything behind its first page while it is drawn with. */
+static void a_model_file_that_shrinks_is_an_error_and_no_crash(void **state)
+{
+    const char *folder = new_folder("shrinking");
+    const char *shrinking = in_folder(new_folder("shrinking-model"), "model");
+    const char *const arguments[] = {sd35,       "generate",
+                                     "--model",  shrinking,
+                                     "--prompt", "a",
+                                     "--size",   "384x384",
+                                     "--steps",  "1000",
+                                     "--seed",   "1",
+                                     "--output", in_folder(folder, "a.png"),
+                                     NULL};
+    struct program program;
+    struct program_end end;
+    char weights[512];
+
+    (void)state;
+    snprintf(weights, sizeof weights, "%s/transformer/diffusion_pytorch_model.safetensors",
+             shrinking);
+    end = run(&usual, (const char *const[]){make_random_model, "--output", shrinking, NULL});
+    expect_end(&end, 0);
+    program_start(&program, &usual, arguments);
+    assert_true(program_wait_for(&program, "encode: "));
+    assert_int_equal(truncate(weights, 4096), 0);
+    end = program_finish(&program);
+    assert_non_null(strstr(end.err, "sd35: a model file"));
+    expect_end(&end, 6);
+    assert_int_equal(count_files(folder), 0);
+}
+
 static void a_signal_ends_the_waiting_for_a_prompt(void **state)
 {
     const char *folder = new_folder("waiting");
@@ -744,6 +775,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_full_disk_keeps_the_file_that_was_there),
         cmocka_unit_test(a_signal_ends_the_run_with_nothing_written),
         cmocka_unit_test(a_signal_ends_the_waiting_for_a_prompt),
+        cmocka_unit_test(a_model_file_that_shrinks_is_an_error_and_no_crash),
         cmocka_unit_test(a_terminal_gets_a_line_that_is_taken_away_at_the_end),
     };
 
