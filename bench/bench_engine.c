@@ -52,6 +52,22 @@ static void count_conv2d(struct stream *stream, struct tensor *out, const struct
     counted += 2.0 * (double)tensor_count(out) * (double)(w->dim[1] * w->dim[2] * w->dim[3]);
 }
 
+/* --- Timing the linear layers of a part: the table's linear behind a stopwatch --- */
+
+static void (*plain_linear)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                            const struct linear *layer);
+static double linear_gflop, linear_seconds;
+
+static void timed_linear(struct stream *stream, struct tensor *out, const struct tensor *x,
+                         const struct linear *layer)
+{
+    double started = seconds_now();
+
+    plain_linear(stream, out, x, layer);
+    linear_seconds += seconds_now() - started;
+    linear_gflop += 2e-9 * (double)tensor_count(x) * (double)layer->weight.dim[0];
+}
+
 /* --- The parts --- */
 
 struct bench {
@@ -71,6 +87,7 @@ struct part {
     double gflop;
     int count;
     double seconds[REPEATS_MAX], peak[REPEATS_MAX];
+    double linear_share[REPEATS_MAX]; /* of the peak, while linear layers ran */
 };
 
 static void fail(const struct error *err)
@@ -185,9 +202,12 @@ static void measure(struct bench *bench, struct part *part)
     const char *name = bench->run.ops->name;
     double before = fma_peak(bench->run.stream, name), started = seconds_now();
 
+    linear_gflop = linear_seconds = 0.0;
     part->run(bench);
     part->seconds[part->count] = seconds_now() - started;
     part->peak[part->count] = (before + fma_peak(bench->run.stream, name)) / 2.0;
+    part->linear_share[part->count] =
+        100.0 * linear_gflop / linear_seconds / part->peak[part->count];
     part->count++;
 }
 
@@ -212,6 +232,10 @@ static void print_part(struct part *part)
            part->name, part->gflop, part->seconds[part->count / 2], part->seconds[0],
            part->seconds[part->count - 1], part->gflop / part->seconds[part->count / 2],
            share[part->count / 2], share[0], share[part->count - 1], part->peak[part->count / 2]);
+    qsort(part->linear_share, (size_t)part->count, sizeof *part->linear_share, ascending);
+    printf("%-8s linear layers alone: %.1f %% of the peak (%.1f to %.1f)\n", "",
+           part->linear_share[part->count / 2], part->linear_share[0],
+           part->linear_share[part->count - 1]);
 }
 
 static int usage(void)
@@ -278,6 +302,8 @@ int main(int argc, char **argv)
         if (!only || strcmp(only, parts[i].name) == 0)
             parts[i].run(&bench); /* the first run reads the weights from disk */
     }
+    plain_linear = bench.pipeline->backend->ops.linear;
+    bench.pipeline->backend->ops.linear = timed_linear;
     for (int r = 0; r < repeats; r++)
         for (size_t i = 0; i < COUNT_OF(parts); i++)
             if (!only || strcmp(only, parts[i].name) == 0)

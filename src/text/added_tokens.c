@@ -286,8 +286,16 @@ bool added_tokens_sort(struct added_tokens *tokens, const struct vocabulary *voc
     return vocabulary_sort(&tokens->raw, err) && vocabulary_sort(&tokens->normalised, err);
 }
 
-bool added_tokens_next(struct added_tokens_walk *walk, const char **stretch, size_t *length,
-                       int32_t *id)
+/* A text as a sequence of tokens and stretches. */
+struct walk {
+    const struct vocabulary *tokens;
+    const char *text;
+    size_t size;
+    size_t at;
+};
+
+/* The next token, or a stretch of text with *id = -1; false at the end. */
+static bool next_part(struct walk *walk, const char **stretch, size_t *length, int32_t *id)
 {
     size_t end = walk->at, token = 0;
 
@@ -307,5 +315,23 @@ bool added_tokens_next(struct added_tokens_walk *walk, const char **stretch, siz
     *stretch = walk->text + walk->at;
     *length = token;
     walk->at += token;
+    return true;
+}
+
+bool added_tokens_split(const struct vocabulary *tokens, const char *text, size_t size,
+                        struct token_sink *sink, added_tokens_stretch encode, void *context,
+                        struct error *err)
+{
+    struct walk walk = {tokens, text, size, 0};
+    const char *stretch;
+    size_t length;
+    int32_t id;
+
+    while (next_part(&walk, &stretch, &length, &id)) {
+        if (id >= 0)
+            token_sink_push(sink, id);
+        else if (!encode(context, stretch, length, err))
+            return false;
+    }
     return true;
 }

@@ -14,6 +14,7 @@
 #include "base/attributes.h"
 #include "base/error.h"
 #include "text/text_buffer.h"
+#include "text/token_sink.h"
 #include "text/tokenizer_files.h"
 #include "text/vocabulary.h"
 
@@ -60,17 +61,14 @@ typedef bool (*added_tokens_normaliser)(struct text_buffer *out, const char *tex
 MUST_CHECK bool added_tokens_sort(struct added_tokens *tokens, const struct vocabulary *vocabulary,
                                   added_tokens_normaliser normalise, struct error *err);
 
-/* A text as a sequence of tokens and the stretches between them. Start it as {tokens, text, size,
- * 0}; the first token from the left goes first, and the longest of those that start there. */
-struct added_tokens_walk {
-    const struct vocabulary *tokens;
-    const char *text;
-    size_t size;
-    size_t at;
-};
+/* What becomes of a stretch of text between two tokens. */
+typedef bool (*added_tokens_stretch)(void *context, const char *text, size_t size,
+                                     struct error *err);
 
-/* The next token, or a stretch of text with *id = -1; false at the end. */
-bool added_tokens_next(struct added_tokens_walk *walk, const char **stretch, size_t *length,
-                       int32_t *id);
+/* Walks over a text: ids of tokens go into the sink, the stretches between them to `encode`. The
+ * first token from the left goes first, and the longest of those that start there. */
+MUST_CHECK bool added_tokens_split(const struct vocabulary *tokens, const char *text, size_t size,
+                                   struct token_sink *sink, added_tokens_stretch encode,
+                                   void *context, struct error *err);
 
 #endif

@@ -293,9 +293,9 @@ struct encoding {
     struct byte_pair_scratch scratch;
 };
 
-static bool encode_words(struct encoding *encoding, const char *text, size_t size,
-                         struct error *err)
+static bool encode_words(void *context, const char *text, size_t size, struct error *err)
 {
+    struct encoding *encoding = context;
     struct clip_words words = {text, size, 0, 0};
     const char *word;
     size_t length;
@@ -309,45 +309,24 @@ static bool encode_words(struct encoding *encoding, const char *text, size_t siz
 }
 
 /* A stretch of the text without added tokens of the raw kind. */
-static bool encode_stretch(struct encoding *encoding, const char *text, size_t size,
-                           struct error *err)
+static bool encode_stretch(void *context, const char *text, size_t size, struct error *err)
 {
-    struct added_tokens_walk walk = {.tokens = &encoding->tokenizer->added.normalised};
-    const char *stretch;
-    size_t length;
-    int32_t id;
+    struct encoding *encoding = context;
 
     encoding->normalised.size = 0;
-    if (!clip_text_normalise(&encoding->normalised, text, size, err))
-        return false;
-    walk.text = encoding->normalised.bytes;
-    walk.size = encoding->normalised.size;
-    while (added_tokens_next(&walk, &stretch, &length, &id)) {
-        if (id >= 0)
-            token_sink_push(&encoding->sink, id);
-        else if (!encode_words(encoding, stretch, length, err))
-            return false;
-    }
-    return true;
+    return clip_text_normalise(&encoding->normalised, text, size, err) &&
+           added_tokens_split(&encoding->tokenizer->added.normalised, encoding->normalised.bytes,
+                              encoding->normalised.size, &encoding->sink, encode_words, encoding,
+                              err);
 }
 
 static bool encode_text(struct encoding *encoding, const char *text, size_t size, struct error *err)
 {
-    struct added_tokens_walk walk = {&encoding->tokenizer->added.raw, text, size, 0};
-    const char *stretch;
-    size_t length;
-    int32_t id;
-
     if (size > TEXT_BYTES_MAX)
         return error_set(err, ERROR_BAD_REQUEST, "the text has %zu bytes, more than %u", size,
                          TEXT_BYTES_MAX);
-    while (added_tokens_next(&walk, &stretch, &length, &id)) {
-        if (id >= 0)
-            token_sink_push(&encoding->sink, id);
-        else if (!encode_stretch(encoding, stretch, length, err))
-            return false;
-    }
-    return true;
+    return added_tokens_split(&encoding->tokenizer->added.raw, text, size, &encoding->sink,
+                              encode_stretch, encoding, err);
 }
 
 bool clip_tokenizer_encode(const struct clip_tokenizer *tokenizer, const char *text,

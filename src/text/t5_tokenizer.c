@@ -169,9 +169,9 @@ static bool mark_words(struct text_buffer *out, const struct text_buffer *text, 
 }
 
 /* A stretch of the text without added tokens. */
-static bool encode_stretch(struct encoding *encoding, const char *text, size_t size,
-                           struct error *err)
+static bool encode_stretch(void *context, const char *text, size_t size, struct error *err)
 {
+    struct encoding *encoding = context;
     const struct charsmap *map = encoding->tokenizer->charsmap;
     struct text_buffer *valid = &encoding->valid;
     struct text_buffer *mapped = &encoding->mapped;
@@ -190,21 +190,11 @@ static bool encode_stretch(struct encoding *encoding, const char *text, size_t s
 
 static bool encode_text(struct encoding *encoding, const char *text, size_t size, struct error *err)
 {
-    struct added_tokens_walk walk = {&encoding->tokenizer->added.raw, text, size, 0};
-    const char *stretch;
-    size_t length;
-    int32_t id;
-
     if (size > TEXT_BYTES_MAX)
         return error_set(err, ERROR_BAD_REQUEST, "the text has %zu bytes, more than %u", size,
                          TEXT_BYTES_MAX);
-    while (added_tokens_next(&walk, &stretch, &length, &id)) {
-        if (id >= 0)
-            token_sink_push(&encoding->sink, id);
-        else if (!encode_stretch(encoding, stretch, length, err))
-            return false;
-    }
-    return true;
+    return added_tokens_split(&encoding->tokenizer->added.raw, text, size, &encoding->sink,
+                              encode_stretch, encoding, err);
 }
 
 bool t5_tokenizer_encode(const struct t5_tokenizer *tokenizer, const char *text, size_t text_bytes,
