@@ -152,6 +152,23 @@ static bool open_models(struct pipeline *pipeline, const struct pipeline_options
            check_widths(pipeline, err);
 }
 
+/* Bytes that are resident right now. */
+static size_t resident_bytes(void)
+{
+    char line[128], *second = line; /* "pages_in_all pages_resident ..." */
+    size_t resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+
+    if (!file)
+        return 0;
+    if (fgets(line, sizeof line, file)) {
+        (void)strtoul(line, &second, 10);
+        resident = strtoul(second, NULL, 10);
+    }
+    fclose(file);
+    return resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
 bool pipeline_create(struct pipeline **out, const struct pipeline_options *options,
                      struct error *err)
 {
@@ -184,6 +201,8 @@ bool pipeline_create(struct pipeline **out, const struct pipeline_options *optio
         goto fail;
     pipeline->is_turbo = options->turbo || pipeline->files->is_turbo;
     name_variant(pipeline);
+    /* Now, because a later run would find the weights of an earlier one resident. */
+    pipeline->base_bytes = resident_bytes();
     *out = pipeline;
     return true;
 
@@ -343,23 +362,6 @@ static bool measure(struct run *run, struct work_bytes *bytes, struct error *err
     return ok;
 }
 
-/* Bytes that are resident right now. */
-static size_t resident_bytes(void)
-{
-    char line[128], *second = line; /* "pages_in_all pages_resident ..." */
-    size_t resident = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-
-    if (!file)
-        return 0;
-    if (fgets(line, sizeof line, file)) {
-        (void)strtoul(line, &second, 10);
-        resident = strtoul(second, NULL, 10);
-    }
-    fclose(file);
-    return resident * (size_t)sysconf(_SC_PAGESIZE);
-}
-
 static size_t larger(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -386,7 +388,7 @@ static void estimate(const struct run *run, const struct work_bytes *bytes,
         .work_transformer = bytes->denoise,
         .work_vae = larger(bytes->image, bytes->decode),
         .modulation = (size_t)(run->schedule->count - run->first_step) * (size_t)run->conds * row,
-        .base = resident_bytes() + bytes->kept + run->ops->scratch_bytes(run->stream),
+        .base = pipeline->base_bytes + bytes->kept + run->ops->scratch_bytes(run->stream),
     };
     for (int i = 0; i < CLIP_COUNT; i++)
         memory->weights_text += weights_loaded_bytes(files->component[clip_components[i]]);

@@ -35,6 +35,7 @@ struct pipeline {
     bool is_turbo, keep_weights;
     int images_at_once;
     int64_t vae_band_rows;
+    size_t base_bytes; /* resident once everything was opened */
     char variant[32], weight_types[32];
 };
 

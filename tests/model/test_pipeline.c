@@ -416,6 +416,9 @@ static void progress_is_told_by_phase_and_step_and_memory_before(void **state)
     assert_int_equal(watch.memory.work_transformer, estimate.work_transformer);
     assert_true(watch.memory.weights_transformer > 0 && watch.memory.peak > watch.memory.base);
     pipeline_result_finish(&result);
+    /* What a run leaves behind is not counted again. */
+    assert_true(pipeline_estimate(pipeline, &request, &estimate, &err));
+    assert_int_equal(watch.memory.peak, estimate.peak);
     pipeline_destroy(pipeline);
 }
 
