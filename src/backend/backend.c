@@ -31,9 +31,8 @@ static bool open_cpu(struct backend *backend, const char *level_name, struct err
     const struct cpu_level *level = cpu_level_find(level_name, features);
 
     if (!level && !is_auto(level_name))
-        return error_set(err, ERROR_BAD_REQUEST,
-                         "CPU level '%s': this machine and program have %s", level_name,
-                         list_levels(names, sizeof names, features));
+        return error_set(err, ERROR_BAD_REQUEST, "CPU level '%s': this machine and program have %s",
+                         level_name, list_levels(names, sizeof names, features));
     backend_cpu_ops_of(&backend->ops, level);
     snprintf(backend->description, sizeof backend->description, "%s, %d thread%s",
              backend->ops.name, backend->threads, backend->threads == 1 ? "" : "s");

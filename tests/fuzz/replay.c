@@ -1,5 +1,5 @@
-/* Runs a fuzz target over stored inputs, without libFuzzer: every file of the folders and every file
- * named on the command line. Fails when there was none. */
+/* Runs a fuzz target over stored inputs, without libFuzzer: every file of the folders and every
+ * file named on the command line. Fails when there was none. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
