@@ -8,32 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "support/small_vocabularies.h"
 #include "text/clip_tokenizer.h"
+#include "tokenizer_input.h"
 
 #define IDS_MAX 4096
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
-}
-
-static const uint8_t *take_file(struct tokenizer_files *files, enum tokenizer_file_kind kind,
-                                const uint8_t *at, const uint8_t *end)
-{
-    size_t size;
-
-    if (end - at < 2)
-        return end;
-    size = (size_t)at[0] | (size_t)at[1] << 8;
-    at += 2;
-    if (size > (size_t)(end - at))
-        size = (size_t)(end - at);
-    if (size > 0)
-        small_put(files, kind, at, size);
-    return at + size;
-}
 
 static void check_ids(const struct clip_tokenizer *tokenizer, const int32_t *ids, size_t count)
 {

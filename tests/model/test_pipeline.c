@@ -119,37 +119,13 @@ static void a_picture_of_a_batch_equals_the_single_one(void **state)
     }
 }
 
-static void the_number_of_threads_does_not_change_a_picture(void **state)
+/* One request under every one of the options: the same bytes. */
+static void expect_same_under(const struct pipeline_options *options, size_t count)
 {
     struct pipeline_result first = {0};
 
-    (void)state;
-    for (int threads = 1; threads <= 3; threads++) {
-        struct pipeline *pipeline =
-            open_pipeline(&(struct pipeline_options){.model = model, .threads = threads});
-        struct pipeline_request request = small_request(pipeline);
-        struct pipeline_result result = run(pipeline, &request);
-
-        if (threads == 1) {
-            first = result;
-        } else {
-            expect_same_picture(&first, 0, &result, 0, latent_floats(&request));
-            pipeline_result_finish(&result);
-        }
-        pipeline_destroy(pipeline);
-    }
-    pipeline_result_finish(&first);
-}
-
-static void bands_do_not_change_a_picture(void **state)
-{
-    static const int bands[] = {-1, 1, 7};
-    struct pipeline_result first = {0};
-
-    (void)state;
-    for (size_t i = 0; i < COUNT_OF(bands); i++) {
-        struct pipeline *pipeline =
-            open_pipeline(&(struct pipeline_options){.model = model, .vae_band_rows = bands[i]});
+    for (size_t i = 0; i < count; i++) {
+        struct pipeline *pipeline = open_pipeline(&options[i]);
         struct pipeline_request request = small_request(pipeline);
         struct pipeline_result result = run(pipeline, &request);
 
@@ -162,6 +138,26 @@ static void bands_do_not_change_a_picture(void **state)
         pipeline_destroy(pipeline);
     }
     pipeline_result_finish(&first);
+}
+
+static void the_number_of_threads_does_not_change_a_picture(void **state)
+{
+    const struct pipeline_options options[] = {{.model = model, .threads = 1},
+                                               {.model = model, .threads = 2},
+                                               {.model = model, .threads = 3}};
+
+    (void)state;
+    expect_same_under(options, COUNT_OF(options));
+}
+
+static void bands_do_not_change_a_picture(void **state)
+{
+    const struct pipeline_options options[] = {{.model = model, .vae_band_rows = -1},
+                                               {.model = model, .vae_band_rows = 1},
+                                               {.model = model, .vae_band_rows = 7}};
+
+    (void)state;
+    expect_same_under(options, COUNT_OF(options));
 }
 
 static void seeds_and_prompts_change_the_picture(void **state)
