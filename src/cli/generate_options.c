@@ -63,7 +63,9 @@ static const struct option options[] = {
     {"flow-shift", 0, OPTION_NUMBER, FIELD(flow_shift), "X", 0, NUMBER_MAX, NULL,
      "Shift of the noise schedule. Default: the model's, 3 in all released ones.", NULL},
     {"t5-tokens", 0, OPTION_INTEGER, FIELD(t5_tokens), "N", 0, INT_MAX, NULL,
-     "Tokens of the prompt that T5 reads, 77 to 512. Default: 256.", NULL},
+     "Tokens of the prompt that T5 reads, 77 to 512. Default: 256, or what its tokenizer was made "
+     "for.",
+     NULL},
     {"skip-layers", 0, OPTION_LIST, FIELD(skip_layers), "N,N,...", 0, INT_MAX, NULL,
      "Skip-layer guidance: the blocks to skip. 7,8,9 suits Medium.", NULL},
     {"skip-layer-scale", 0, OPTION_NUMBER, FIELD(skip_layer_scale), "X", 0, 100, NULL,

@@ -10,6 +10,7 @@
 #include "pipeline/pipeline_private.h"
 
 #define BAND_ROWS_DEFAULT 32
+#define SAMPLE_SIZE_DEFAULT 128 /* latent cells: 1024 pixels, every released model's */
 
 /* --- Opening a model --- */
 
@@ -259,6 +260,28 @@ static const struct preset {
     {"SD3 Medium", 28, 5.0},       {NULL, 28, 5.0},
 };
 
+/* The side of the pictures that the transformer was trained on: "sample_size" latent cells. */
+static int native_side(const struct pipeline *pipeline, int side_max)
+{
+    const struct weights *weights = pipeline->files->component[COMPONENT_TRANSFORMER];
+    int64_t cells = weights_config_integer(weights, "sample_size", SAMPLE_SIZE_DEFAULT);
+
+    if (cells < PIPELINE_SIDE_STEP / VAE_FACTOR || cells > side_max / VAE_FACTOR)
+        return side_max < SAMPLE_SIZE_DEFAULT * VAE_FACTOR ? side_max
+                                                           : SAMPLE_SIZE_DEFAULT * VAE_FACTOR;
+    return (int)cells * VAE_FACTOR / PIPELINE_SIDE_STEP * PIPELINE_SIDE_STEP;
+}
+
+/* What the text encoder was trained with, where its tokenizer says less than usual. */
+static int native_t5_tokens(const struct pipeline *pipeline)
+{
+    int length_max = pipeline->t5 ? t5_tokenizer_length_max(pipeline->t5_tokenizer) : 0;
+
+    if (length_max == 0 || length_max > T5_TOKENS_DEFAULT)
+        return T5_TOKENS_DEFAULT;
+    return length_max < T5_TOKENS_MIN ? T5_TOKENS_MIN : length_max;
+}
+
 void pipeline_request_defaults(const struct pipeline *pipeline, struct pipeline_request *request)
 {
     const struct preset *preset = presets;
@@ -268,7 +291,7 @@ void pipeline_request_defaults(const struct pipeline *pipeline, struct pipeline_
     pipeline_info(pipeline, &info);
     while (preset->variant && strcmp(preset->variant, info.variant) != 0)
         preset++;
-    side = info.side_max < 1024 ? info.side_max : 1024;
+    side = native_side(pipeline, info.side_max);
     *request = (struct pipeline_request){
         .prompt = "",
         .width = side,
@@ -277,7 +300,7 @@ void pipeline_request_defaults(const struct pipeline *pipeline, struct pipeline_
         .guidance_scale = pipeline->is_turbo ? presets[0].guidance_scale : preset->guidance_scale,
         .image_count = 1,
         .flow_shift = pipeline->files->flow_shift,
-        .t5_tokens = 256,
+        .t5_tokens = native_t5_tokens(pipeline),
         .noise_source = NOISE_TORCH_CPU,
         .skip_layer_scale = 2.5,
         .skip_layer_start = 0.01,

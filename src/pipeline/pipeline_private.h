@@ -20,6 +20,7 @@
 #define CLIP_COUNT 2 /* CLIP-L, CLIP-G: in the order in which their channels are joined */
 #define T5_TOKENS_MAX 512
 #define T5_TOKENS_MIN 77
+#define T5_TOKENS_DEFAULT 256 /* diffusers' */
 
 struct pipeline {
     struct model_files *files;

@@ -17,7 +17,8 @@ struct t5_tokenizer {
     struct charsmap *charsmap; /* NULL: the vocabulary has none */
     struct added_tokens added;
     int32_t eos, pad;
-    int32_t size; /* largest id + 1, added tokens included */
+    int32_t size;       /* largest id + 1, added tokens included */
+    int32_t length_max; /* 0: unknown */
 };
 
 static bool read_model(struct t5_tokenizer *tokenizer, const struct tokenizer_files *files,
@@ -81,6 +82,15 @@ static bool read_added_tokens(struct t5_tokenizer *tokenizer,
     return true;
 }
 
+/* Transformers writes 1e30 where there is no limit: that is no integer, or none that fits. */
+static int32_t read_length_max(const struct tokenizer_settings *settings)
+{
+    const json_t *value = json_object_get(settings->config, "model_max_length");
+    json_int_t length = json_is_integer(value) ? json_integer_value(value) : 0;
+
+    return length > 0 && length <= INT32_MAX ? (int32_t)length : 0;
+}
+
 static bool read_all(struct t5_tokenizer *tokenizer, const struct tokenizer_files *files,
                      struct error *err)
 {
@@ -89,6 +99,7 @@ static bool read_all(struct t5_tokenizer *tokenizer, const struct tokenizer_file
               read_model(tokenizer, files, &settings, err) &&
               read_added_tokens(tokenizer, &settings, err);
 
+    tokenizer->length_max = ok ? read_length_max(&settings) : 0;
     tokenizer_settings_finish(&settings);
     return ok;
 }
@@ -134,6 +145,11 @@ void t5_tokenizer_destroy(struct t5_tokenizer *tokenizer)
 int32_t t5_tokenizer_vocabulary_size(const struct t5_tokenizer *tokenizer)
 {
     return tokenizer->size;
+}
+
+int32_t t5_tokenizer_length_max(const struct t5_tokenizer *tokenizer)
+{
+    return tokenizer->length_max;
 }
 
 /* One call of encode. */

@@ -26,6 +26,8 @@ MUST_CHECK bool t5_tokenizer_create_from_files(struct t5_tokenizer **out,
 void t5_tokenizer_destroy(struct t5_tokenizer *tokenizer); /* NULL is fine */
 
 int32_t t5_tokenizer_vocabulary_size(const struct t5_tokenizer *tokenizer); /* largest id + 1 */
+/* The most tokens that the model was made for ("model_max_length"); 0: the folder does not say. */
+int32_t t5_tokenizer_length_max(const struct t5_tokenizer *tokenizer);
 
 /* The ids of `text` (UTF-8; invalid bytes count as U+FFFD) without end and padding. Writes at most
  * `capacity` ids and sets *count to how many there are. */
