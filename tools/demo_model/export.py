@@ -5,7 +5,7 @@ The four-step model shares all files but one with the first: they are links.
 import json
 import shutil
 
-from diffusers import FlowMatchEulerDiscreteScheduler
+import diffusers
 from safetensors.torch import save_file
 
 import checkpoints
@@ -45,8 +45,9 @@ def drop_leftovers(folder):
     """What the libraries note about the machine that wrote a configuration."""
     for path in folder.rglob("*.json"):
         value = json.loads(path.read_text())
-        if isinstance(value, dict) and any(value.pop(k, None) is not None for k in ("_name_or_path", "is_local", "local_files_only")):
-            write_json(path, value)
+        leftovers = [k for k in ("_name_or_path", "is_local", "local_files_only") if k in value]
+        if leftovers:
+            write_json(path, {k: v for k, v in value.items() if k not in leftovers})
 
 
 def write(work, glyphs, folder):
@@ -62,14 +63,16 @@ def write(work, glyphs, folder):
     for name, encoder in zip(("text_encoder", "text_encoder_2", "text_encoder_3"), encoders):
         encoder.half().save_pretrained(folder / name)
     train_vae.load(work, "cpu").half().save_pretrained(folder / "vae")
-    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
-    index = {"_class_name": "StableDiffusion3Pipeline", "_diffusers_version": "0.32.0", **{k: list(v) for k, v in COMPONENTS.items()}}
+    diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
+    index = {"_class_name": "StableDiffusion3Pipeline", "_diffusers_version": diffusers.__version__, **{k: list(v) for k, v in COMPONENTS.items()}}
     write_json(folder / "model_index.json", index)
 
     tensors = checkpoints.half(model.transformer.state_dict())
     write_transformer(folder / "transformer", tensors)
     model.transformer.save_config(folder / "transformer")
     drop_leftovers(folder)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
 
     changed, _ = checkpoints.load(work / "turbo")
     if not changed:

@@ -12,6 +12,7 @@ import scenes
 import vocabularies
 
 CHUNK = 5000
+FIRST_SEED = 100
 CAPTIONS = 4  # a scene: two English, two Chinese
 
 
@@ -51,7 +52,7 @@ def make(work, vae, glyphs, atlas, count):
     if path.exists():
         return torch.load(path, map_location=atlas.device, weights_only=True)
     parts = {size: [] for size in scenes.SIZES}
-    jobs = [(100 + i, glyphs, work / "data") for i in range(-(-count // CHUNK))]
+    jobs = [(FIRST_SEED + i, glyphs, work / "data") for i in range(-(-count // CHUNK))]
     with multiprocessing.get_context("spawn").Pool() as pool:
         for chosen, ids in pool.imap(make_chunk, jobs):
             for size in scenes.SIZES:
