@@ -635,6 +635,35 @@ static void every_multiple_of_sixteen_up_to_the_limit_is_drawn(void **state)
     pipeline_destroy(pipeline);
 }
 
+/* The random model says 128 cells, more than its position table reaches. */
+static void the_default_size_is_the_trained_one_where_the_model_can_draw_it(void **state)
+{
+    static const struct {
+        const char *sample_size;
+        int side;
+    } cases[] = {{"16", 128}, {"17", 128}, {"128", 384}, {"-3", 384}, {"1", 384}, {"4e9", 384}};
+
+    (void)state;
+    write_model("sizes", RANDOM_MODEL_DIFFUSERS, DTYPE_F16);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct pipeline_request request;
+        struct pipeline *pipeline;
+        char command[600];
+
+        snprintf(command, sizeof command,
+                 "sed -i 's/\"sample_size\": [^,]*,/\"sample_size\": %s,/' "
+                 "'%s/transformer/config.json'",
+                 cases[i].sample_size, test_path("sizes"));
+        assert_int_equal(system(command), 0);
+        pipeline = open_pipeline(&(struct pipeline_options){.model = test_path("sizes")});
+        pipeline_request_defaults(pipeline, &request);
+        assert_int_equal(request.width, cases[i].side);
+        assert_int_equal(request.height, cases[i].side);
+        assert_int_equal(request.t5_tokens, 256); /* its tokenizer takes 512 */
+        pipeline_destroy(pipeline);
+    }
+}
+
 static void a_model_without_a_text_encoder_is_refused_by_name(void **state)
 {
     char command[600];
@@ -669,6 +698,7 @@ int main(void)
         cmocka_unit_test(a_bad_request_is_refused_and_the_field_is_named),
         cmocka_unit_test(a_prompt_of_a_mebibyte_is_refused_and_an_empty_one_drawn),
         cmocka_unit_test(every_multiple_of_sixteen_up_to_the_limit_is_drawn),
+        cmocka_unit_test(the_default_size_is_the_trained_one_where_the_model_can_draw_it),
         cmocka_unit_test(a_model_without_a_text_encoder_is_refused_by_name),
     };
 

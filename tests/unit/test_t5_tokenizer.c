@@ -348,6 +348,30 @@ static void the_pad_and_end_tokens_come_from_the_folder(void **state)
     tokenizer_files_finish(&files);
 }
 
+static void the_longest_text_is_what_the_folder_says(void **state)
+{
+    static const struct {
+        const char *config;
+        int32_t length;
+    } cases[] = {
+        {"{\"model_max_length\":77}", 77},        {"{}", 0},
+        {"{\"model_max_length\":1e30}", 0},       {"{\"model_max_length\":-5}", 0},
+        {"{\"model_max_length\":9999999999}", 0}, {"{\"model_max_length\":\"77\"}", 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct tokenizer_files files = small_t5_folder();
+        struct t5_tokenizer *tokenizer;
+
+        small_put_text(&files, TOKENIZER_CONFIG, cases[i].config);
+        tokenizer = create(&files);
+        assert_int_equal(t5_tokenizer_length_max(tokenizer), cases[i].length);
+        t5_tokenizer_destroy(tokenizer);
+        tokenizer_files_finish(&files);
+    }
+}
+
 static void encode_counts_what_does_not_fit_and_does_not_write_it(void **state)
 {
     struct t5_tokenizer *tokenizer = create_small();
@@ -709,6 +733,7 @@ int main(void)
         cmocka_unit_test(a_word_that_brings_the_space_mark_gets_no_second_one),
         cmocka_unit_test(padding_fills_and_cutting_keeps_the_end_token),
         cmocka_unit_test(the_pad_and_end_tokens_come_from_the_folder),
+        cmocka_unit_test(the_longest_text_is_what_the_folder_says),
         cmocka_unit_test(encode_counts_what_does_not_fit_and_does_not_write_it),
         cmocka_unit_test(texts_without_spaces_and_runs_of_marks_take_near_linear_time),
         cmocka_unit_test(many_long_pieces_cannot_make_it_slow),
