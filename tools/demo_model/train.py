@@ -2,7 +2,7 @@
 
 usage: train.py [--work DIR] [--output DIR] [--stage NAME ...] [--seconds N]
 
-Needs one GPU (an H100 takes about 50 minutes), the packages fonts-noto-color-emoji and unicode-cldr-core, and
+Needs one GPU (an H100 takes about 45 minutes), the packages fonts-noto-color-emoji and unicode-cldr-core, and
 tools/demo_model/requirements.txt. Every stage leaves its result in --work and is passed over when that is there, so a run that
 was cut short goes on where it was; `data` needs no GPU, and its results can be carried to another machine.
 """
@@ -24,10 +24,10 @@ import train_vae
 import training_set
 import vocabularies
 
-VAE_STEPS = 9000
-SCENES = 300_000
-TRANSFORMER_STEPS = 12_000
-TURBO_PATHS, TURBO_STEPS = 40_000, 2500
+VAE_STEPS = 3081
+SCENES = 240_000
+TRANSFORMER_STEPS = 11_500
+TURBO_PATHS, TURBO_STEPS = 16_384, 1800
 STAGES = ["data", "vae", "transformer", "turbo", "export"]
 
 
@@ -56,6 +56,8 @@ def main():
     parser.add_argument("--short", type=float, default=1, help="divide all amounts by this, to try the program out")
     a = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not {"data", "export"}.issuperset(a.stage):
+        parser.error("no GPU here: only --stage data export can do without one")
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     short = lambda n: max(2, int(n / a.short))

@@ -80,6 +80,7 @@ def make_optimizers(model):
 def compile_blocks(model):
     """Blocks rather than the whole: they share their code, and compile in seconds."""
     if next(model.parameters()).is_cuda:
+        torch._dynamo.config.recompile_limit = 64
         for block in model.transformer.transformer_blocks:
             block.compile()
 
