@@ -70,6 +70,7 @@ struct option_table {
     size_t conflict_count;                /* a variable gives way to the command line */
     const struct option_pair *dependents; /* the first means nothing without the second */
     size_t dependent_count;               /* a variable for the first is not looked at then */
+    const char *operand; /* the option that a word of its own is for; NULL: none is allowed */
 };
 
 #define OPTIONS_MAX 64
