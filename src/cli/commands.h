@@ -7,5 +7,6 @@
 
 int generate_command(int argc, char **argv, const atomic_bool *cancel);
 int convert_command(int argc, char **argv, const atomic_bool *cancel);
+int verify_command(int argc, char **argv, const atomic_bool *cancel);
 
 #endif

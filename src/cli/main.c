@@ -19,6 +19,7 @@ static const struct command {
 } commands[] = {
     {"generate", generate_command, "draw pictures from a text"},
     {"convert", convert_command, "convert a model's weights to FP8"},
+    {"verify", verify_command, "check a model's tensors and files"},
 };
 
 #define EXIT_UNREADABLE 6 /* error_exit_code(ERROR_IO), for a signal handler */
