@@ -40,6 +40,7 @@ struct conversion {
     struct source_hashes *hashes;
     struct staging staging;
     struct tensor_writer *writer;
+    struct safetensors_writer **outputs; /* of the plan's files; NULL: committed or not begun */
 };
 
 static bool out_of_memory(struct error *err)
@@ -267,34 +268,57 @@ static bool declare_tensors(const struct convert_plan *plan, const struct plan_f
     return true;
 }
 
-static bool fill_file(struct conversion *conversion, const struct plan_file *file,
-                      struct safetensors_writer *out, struct error *err)
+/* All but the hashes of its sources, which may take longer. */
+static bool write_file(struct conversion *conversion, size_t i, struct error *err)
 {
-    return set_metadata(conversion, file, out, err) &&
-           declare_tensors(conversion->plan, file, out, err) &&
-           tensor_writer_put(conversion->writer, file, out, conversion->staging.manifest, err) &&
-           set_hashes(conversion, file, out, err);
-}
-
-static bool write_file(struct conversion *conversion, const struct plan_file *file,
-                       struct error *err)
-{
-    struct safetensors_writer *out;
+    const struct plan_file *file = &conversion->plan->out[i];
+    struct safetensors_writer *out = NULL;
     char *path;
     bool ok;
 
     if (!staging_path(&path, &conversion->staging, file->name, err))
         return false;
     ok = safetensors_writer_create(&out, path, err);
-    if (ok && !fill_file(conversion, file, out, err)) {
-        safetensors_writer_abandon(out);
-        ok = false;
-    } else if (ok) {
-        ok = safetensors_writer_commit(out, err) &&
-             manifest_add_header(conversion->staging.manifest, file->name, path, err);
-    }
+    free(path);
+    if (!ok)
+        return false;
+    conversion->outputs[i] = out;
+    return set_metadata(conversion, file, out, err) &&
+           declare_tensors(conversion->plan, file, out, err) &&
+           tensor_writer_put(conversion->writer, file, out, conversion->staging.manifest, err);
+}
+
+static bool commit_file(struct conversion *conversion, size_t i, struct error *err)
+{
+    const struct plan_file *file = &conversion->plan->out[i];
+    struct safetensors_writer *out = conversion->outputs[i];
+    char *path;
+    bool ok;
+
+    if (!set_hashes(conversion, file, out, err) ||
+        !staging_path(&path, &conversion->staging, file->name, err))
+        return false;
+    conversion->outputs[i] = NULL;
+    ok = safetensors_writer_commit(out, err) &&
+         manifest_add_header(conversion->staging.manifest, file->name, path, err);
     free(path);
     return ok;
+}
+
+static bool write_files(struct conversion *conversion, struct error *err)
+{
+    size_t count = conversion->plan->out_count;
+
+    conversion->outputs = calloc(count, sizeof(struct safetensors_writer *));
+    if (!conversion->outputs)
+        return out_of_memory(err);
+    for (size_t i = 0; i < count; i++)
+        if (!write_file(conversion, i, err))
+            return false;
+    for (size_t i = 0; i < count; i++)
+        if (!commit_file(conversion, i, err))
+            return false;
+    return true;
 }
 
 /* --- What belongs beside them --- */
@@ -533,10 +557,7 @@ static bool write_all(struct conversion *conversion, struct error *err)
     const struct convert_plan *plan = conversion->plan;
     bool is_folder = plan->layout == CONVERT_DIFFUSERS;
 
-    for (size_t i = 0; i < plan->out_count; i++)
-        if (!write_file(conversion, &plan->out[i], err))
-            return false;
-    return (!is_folder || write_folder_files(conversion, err)) &&
+    return write_files(conversion, err) && (!is_folder || write_folder_files(conversion, err)) &&
            copy_tokenizers(conversion, err) && write_record(conversion, err) &&
            staging_commit(&conversion->staging, MODEL_INDEX,
                           is_folder ? model_index(conversion) : NULL, err);
@@ -559,6 +580,9 @@ static void summarise(const struct convert_plan *plan, struct convert_summary *s
 
 static void finish(struct conversion *conversion)
 {
+    for (size_t i = 0; conversion->outputs && i < conversion->plan->out_count; i++)
+        safetensors_writer_abandon(conversion->outputs[i]);
+    free(conversion->outputs);
     source_hashes_destroy(conversion->hashes);
     tensor_writer_destroy(conversion->writer);
     staging_finish(&conversion->staging);

@@ -6,6 +6,7 @@
 #include <sodium.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 
 struct hashed_file {
     const char *path;
+    off_t size;
     char text[SOURCE_HASH_TEXT_BYTES]; /* under lock, as are the next two */
     bool is_done, is_good;
     struct error err; /* when it is not good */
@@ -21,6 +23,7 @@ struct hashed_file {
 
 struct source_hashes {
     struct hashed_file *files;
+    struct hashed_file **order; /* in which they are hashed */
     size_t count;
     pthread_t threads[THREADS_MAX];
     int thread_count;
@@ -79,16 +82,18 @@ static void *hash_files(void *context)
 
     for (;;) {
         size_t i = atomic_fetch_add(&hashes->next, 1);
-        unsigned char digest[crypto_hash_sha256_BYTES];
+        unsigned char digest[crypto_hash_sha256_BYTES] = {0};
+        struct hashed_file *file;
         bool ok;
 
         if (i >= hashes->count || atomic_load(&hashes->is_stopping))
             return NULL;
-        ok = hash_file(hashes, &hashes->files[i], digest);
+        file = hashes->order[i];
+        ok = hash_file(hashes, file, digest);
         pthread_mutex_lock(&hashes->lock);
-        sodium_bin2hex(hashes->files[i].text, SOURCE_HASH_TEXT_BYTES, digest, sizeof digest);
-        hashes->files[i].is_good = ok;
-        hashes->files[i].is_done = true;
+        sodium_bin2hex(file->text, SOURCE_HASH_TEXT_BYTES, digest, sizeof digest);
+        file->is_good = ok;
+        file->is_done = true;
         pthread_cond_broadcast(&hashes->file_done);
         pthread_mutex_unlock(&hashes->lock);
     }
@@ -121,6 +126,29 @@ static bool start_threads(struct source_hashes *hashes, int thread_count, struct
     return true;
 }
 
+static int compare_sizes(const void *a, const void *b)
+{
+    const struct hashed_file *const *x = a, *const *y = b;
+
+    if ((*x)->size != (*y)->size)
+        return (*x)->size > (*y)->size ? -1 : 1;
+    return (*x > *y) - (*x < *y);
+}
+
+static void list_files(struct source_hashes *hashes, const char *const *paths)
+{
+    for (size_t i = 0; i < hashes->count; i++) {
+        struct stat st;
+
+        hashes->files[i].path = paths[i];
+        if (stat(paths[i], &st) == 0)
+            hashes->files[i].size = st.st_size;
+        hashes->order[i] = &hashes->files[i];
+    }
+    if (hashes->count > 0)
+        qsort(hashes->order, hashes->count, sizeof *hashes->order, compare_sizes);
+}
+
 bool source_hashes_create(struct source_hashes **out, const char *const *paths, size_t count,
                           int thread_count, struct error *err)
 {
@@ -132,13 +160,13 @@ bool source_hashes_create(struct source_hashes **out, const char *const *paths, 
     }
     pthread_mutex_init(&hashes->lock, NULL);
     hashes->files = calloc(count + 1, sizeof *hashes->files);
-    if (!hashes->files || sodium_init() < 0) {
+    hashes->order = calloc(count + 1, sizeof(struct hashed_file *));
+    if (!hashes->files || !hashes->order || sodium_init() < 0) {
         error_set(err, ERROR_NO_MEMORY, "hashes of %zu files", count);
         goto fail;
     }
     hashes->count = count;
-    for (size_t i = 0; i < count; i++)
-        hashes->files[i].path = paths[i];
+    list_files(hashes, paths);
     if (!start_threads(hashes, thread_count, err))
         goto fail;
     *out = hashes;
@@ -159,6 +187,7 @@ void source_hashes_destroy(struct source_hashes *hashes)
     pthread_cond_destroy(&hashes->file_done);
     pthread_mutex_destroy(&hashes->lock);
     free(hashes->files);
+    free(hashes->order);
     free(hashes);
 }
 

@@ -16,7 +16,8 @@ struct source_hashes;
 
 #define SOURCE_HASH_TEXT_BYTES 65 /* hexadecimal, and a NUL */
 
-/* Starts hashing the files in their order. Borrows the paths. Free with source_hashes_destroy. */
+/* Starts hashing the files, large ones first, so that none is left over at the end. Borrows the
+ * paths. Free with source_hashes_destroy. */
 MUST_CHECK bool source_hashes_create(struct source_hashes **out, const char *const *paths,
                                      size_t count, int thread_count, struct error *err);
 /* Stops what is still going on. NULL is fine. */
