@@ -27,7 +27,7 @@ static const char usage[] =
     "  --t5-width N         width of the T5 text encoder, and of the text tokens\n"
     "  --vae-channels A,B,C,D\n"
     "                       the VAE's channels from full resolution downwards, multiples of 32\n"
-    "  --outliers N         rows of each block's linears with larger weights than the others\n"
+    "  --outliers N         rows of each block's q and k with larger weights than the others\n"
     "  --outlier-scale N    how much larger they are (default 100)\n"
     "  --without-t5         leave out the T5 text encoder\n"
     "  --without-encoders   leave out all text encoders and their tokenizers\n"

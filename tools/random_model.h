@@ -38,7 +38,7 @@ struct random_model_options {
     int vae_channels[RANDOM_MODEL_VAE_LEVELS_MAX];
     int vae_levels;
     bool with_encoders, with_t5;
-    int outliers;        /* rows of each block's linears whose weights are larger than the others */
+    int outliers;        /* rows of each block's q and k whose weights are larger than the others */
     float outlier_scale; /* by this factor */
 };
 
