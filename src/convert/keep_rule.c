@@ -22,11 +22,20 @@ static bool begins_with(const char *text, const char *beginning)
     return strncmp(text, beginning, strlen(beginning)) == 0;
 }
 
-/* Attention's and the MLP's last linears add to the residual stream. An error of the first block's
- * goes through all others, one of the last block's is in the picture. */
+/* Measured on small models, one kind of layer at a time: modulation hurts most, as its errors are
+ * the same for every token; then what writes into the residual stream. Of the context only what
+ * later blocks read. */
+static bool is_sensitive(const char *side, const char *name)
+{
+    if (strcmp(name, "modulation") == 0 || strcmp(name, "proj") == 0 || strcmp(name, "proj2") == 0)
+        return true;
+    return strcmp(side, "image") == 0 && strcmp(name, "mlp_out") == 0;
+}
+
 static const char *transformer_reason(const char *name, int block_count)
 {
     static const char *const embedders[] = {"timestep_embed.", "pooled_embed.", "context_embed"};
+    char side[16];
     int block, end = 0;
 
     for (size_t i = 0; i < COUNT_OF(embedders); i++)
@@ -34,13 +43,12 @@ static const char *transformer_reason(const char *name, int block_count)
             return "embedder";
     if (begins_with(name, "final."))
         return "final layer";
-    if (sscanf(name, "block.%d.%*[a-z].%n", &block, &end) != 1 || end == 0 ||
-        (block != 0 && block != block_count - 1) ||
-        (strcmp(name + end, "proj") != 0 && strcmp(name + end, "proj2") != 0 &&
-         strcmp(name + end, "mlp_out") != 0))
+    if (sscanf(name, "block.%d.%15[a-z].%n", &block, side, &end) != 2 || end == 0 ||
+        !is_sensitive(side, name + end))
         return NULL;
-    return block == 0 ? "writes to the residual stream of the first block"
-                      : "writes to the residual stream of the last block";
+    if (block == 0)
+        return "among the most sensitive layers of the first block";
+    return block == block_count - 1 ? "among the most sensitive layers of the last block" : NULL;
 }
 
 const char *keep_rule_reason(enum component component, const char *name, int block_count)

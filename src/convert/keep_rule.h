@@ -1,8 +1,9 @@
 /* Which linear layers stay in 16 bits when nothing was measured.
  *
  * Layers are called by component and canonical name: "transformer.block.0.image.q",
- * "clip_g.text_projection". The rule keeps what every picture passes through once and what writes
- * into the first and the last block's residual streams; it costs about 1.5 % of Large.
+ * "clip_g.text_projection". The rule keeps what every picture passes through once, and the most
+ * sensitive layers of the first and the last block: with the position table they are 4 % of Large,
+ * which leaves its file at 52 % of the size in 16 bits.
  */
 #ifndef CONVERT_KEEP_RULE_H
 #define CONVERT_KEEP_RULE_H

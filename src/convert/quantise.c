@@ -16,8 +16,9 @@ const struct quantise_ops *quantise_ops(unsigned features)
 
 float quantise_candidate(enum dtype format, float largest, int index)
 {
-    /* Above 2 the grid repeats itself, one exponent lower. */
-    static const float factors[QUANTISE_CANDIDATES] = {1.0f, 1.1875f, 1.375f, 1.5625f, 1.75f};
+    /* Eighths of an octave: above 2 the grid repeats itself, one exponent lower. */
+    static const float factors[QUANTISE_CANDIDATES] = {1.0f,    1.0905f, 1.1892f, 1.2968f,
+                                                       1.4142f, 1.5422f, 1.6818f, 1.8340f};
     const float top = format == DTYPE_F8_E5M2 ? 57344.0f : 448.0f;
     const float least = 0x1p-126f, most = 0x1p127f / top;
     float scale = largest / top * factors[index];

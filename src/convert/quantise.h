@@ -31,7 +31,7 @@ const struct quantise_ops *quantise_ops(unsigned features);
 
 /* The scales to choose from for weights of this largest magnitude, finite and at least 0. All are
  * positive, and the format's largest number times the scale is finite. */
-#define QUANTISE_CANDIDATES 5
+#define QUANTISE_CANDIDATES 8
 float quantise_candidate(enum dtype format, float largest, int index);
 
 /* The index of the least of the candidates' errors; the first of equals. */
