@@ -180,6 +180,7 @@ static void velocities_stay_within_3_percent(void **state)
         &want, convert(model, "plain-tensor.safetensors", CONVERT_COMFYUI, DTYPE_F8_E4M3));
     e5m2 = error_against(&want, convert(model, "plain-e5m2", CONVERT_DIFFUSERS, DTYPE_F8_E5M2));
     print_message("velocity: a factor a row %.4f, a tensor %.4f; E5M2 %.4f\n", row, tensor, e5m2);
+    free(want.data);
     assert_true(row <= 0.03);
     assert_true(row < tensor && row < e5m2);
 }
@@ -195,6 +196,7 @@ static void factors_for_rows_halve_the_error_of_outliers(void **state)
     tensor = error_against(
         &want, convert(model, "outliers-tensor.safetensors", CONVERT_COMFYUI, DTYPE_F8_E4M3));
     print_message("velocity with outliers: a factor a row %.4f, a tensor %.4f\n", row, tensor);
+    free(want.data);
     assert_true(row <= 0.5 * tensor);
 }
 
