@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/size.h"
 #include "random_files.h"
 #include "random_tensors.h"
 #include "random_tokenizers.h"
@@ -189,12 +190,18 @@ static void enlarge_outliers(unsigned char *block, size_t count, int64_t first,
                              const struct random_tensor *tensor,
                              const struct random_model_options *options, enum dtype dtype)
 {
-    int64_t columns = tensor->rank == 2 ? tensor->dim[1] : 1;
+    int64_t columns = tensor->rank == 2 ? tensor->dim[1] : 1, end = first + (int64_t)count;
 
-    for (size_t i = 0; i < count && options->outliers > 0; i++)
-        if (is_outlier(tensor, options->outliers, (first + (int64_t)i) / columns))
-            dtype_store(dtype, block, (int64_t)i,
-                        dtype_load(dtype, block, (int64_t)i) * options->outlier_scale);
+    if (options->outliers == 0)
+        return;
+    for (int64_t row = first / columns; row * columns < end; row++) {
+        int64_t at = max_i64(row * columns, first) - first;
+
+        if (!is_outlier(tensor, options->outliers, row))
+            continue;
+        for (; at < min_i64((row + 1) * columns, end) - first; at++)
+            dtype_store(dtype, block, at, dtype_load(dtype, block, at) * options->outlier_scale);
+    }
 }
 
 static bool write_part(struct safetensors_writer *writer, const struct random_tensor *tensor,
