@@ -1,6 +1,5 @@
 #include "convert/convert.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,14 +8,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/thread_pool.h"
-#include "convert/convert_plan.h"
+#include "convert/conversion.h"
 #include "convert/manifest.h"
 #include "convert/network_config.h"
-#include "convert/quantization_record.h"
-#include "convert/source_hashes.h"
-#include "convert/staging.h"
-#include "convert/tensor_writer.h"
-#include "weights/json_text.h"
 #include "weights/model_facts.h"
 #include "weights/model_files.h"
 
@@ -24,24 +18,9 @@
 #define HEADER_BYTES_EACH 256          /* of a tensor in a header and in the manifest */
 #define OTHER_BYTES ((size_t)32 << 20) /* tokenizers, configurations, records */
 #define SECONDS_BETWEEN_LOOKS 0.2
-#define MODEL_INDEX "model_index.json"
 
 static const char zeros[SOURCE_HASH_TEXT_BYTES] =
     "0000000000000000000000000000000000000000000000000000000000000000";
-
-struct conversion {
-    const struct convert_options *options;
-    const struct convert_callbacks *callbacks;
-    struct model_files *files;
-    const struct quantise_ops *ops;
-    struct convert_plan *plan;
-    const char **source_paths; /* of the files that tensors come from, in the order of use */
-    size_t source_count;
-    struct source_hashes *hashes;
-    struct staging staging;
-    struct tensor_writer *writer;
-    struct safetensors_writer **outputs; /* of the plan's files; NULL: committed or not begun */
-};
 
 static bool out_of_memory(struct error *err)
 {
@@ -81,21 +60,6 @@ static bool list_sources(struct conversion *conversion, struct error *err)
             conversion->source_paths[conversion->source_count++] = path;
         }
     return true;
-}
-
-/* Below the model's folder, or the last part of the path. */
-static const char *source_name(const struct conversion *conversion, size_t i)
-{
-    const char *path = conversion->source_paths[i], *model = conversion->options->model;
-    size_t length = strlen(model);
-
-    while (length > 0 && model[length - 1] == '/')
-        length--;
-    if (file_is_directory(model) && strncmp(path, model, length) == 0 && path[length] == '/') {
-        path += length;
-        return path + strspn(path, "/");
-    }
-    return staging_base_name(path);
 }
 
 static bool check_target(struct conversion *conversion, struct error *err)
@@ -214,7 +178,7 @@ static bool set_metadata(const struct conversion *conversion, const struct plan_
         if (!uses_source(conversion, file, i))
             continue;
         snprintf(key, sizeof key, "sd35.source.%zu.file", i);
-        ok = safetensors_writer_metadata(out, key, source_name(conversion, i), err) &&
+        ok = safetensors_writer_metadata(out, key, conversion_source_name(conversion, i), err) &&
              set_source(out, i, zeros, err);
     }
     return ok;
@@ -321,179 +285,6 @@ static bool write_files(struct conversion *conversion, struct error *err)
     return true;
 }
 
-/* --- What belongs beside them --- */
-
-static bool is_component(const struct plan_file *file, enum component component)
-{
-    return file->has[component];
-}
-
-static void map_tensors(json_t *map, const struct convert_plan *plan, const struct plan_file *file)
-{
-    char name[SAFETENSORS_NAME_BYTES_MAX + 1];
-
-    for (size_t i = file->first; i < file->first + file->count; i++) {
-        const char *shard = staging_base_name(file->name);
-
-        json_object_set_new(map, plan->tensors[i].name, json_string(shard));
-        if (plan->tensors[i].scale_count == 0)
-            continue;
-        plan_scale_name(name, &plan->tensors[i]);
-        json_object_set_new(map, name, json_string(shard));
-    }
-}
-
-/* The index of a component's shards, where it has several. */
-static bool write_shard_index(struct conversion *conversion, enum component component,
-                              struct error *err)
-{
-    const struct convert_plan *plan = conversion->plan;
-    const struct model_place *place = model_files_place(component);
-    json_t *map = json_object();
-    size_t shards = 0, bytes = 0;
-    char name[128];
-
-    for (size_t i = 0; i < plan->out_count; i++)
-        if (is_component(&plan->out[i], component)) {
-            map_tensors(map, plan, &plan->out[i]);
-            bytes += plan->out[i].bytes;
-            shards++;
-        }
-    if (shards < 2) {
-        json_decref(map);
-        return true;
-    }
-    snprintf(name, sizeof name, "%s/%s.safetensors.index.json", place->folder, place->file);
-    return staging_write_json(
-        &conversion->staging, name,
-        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)bytes, "weight_map", map),
-        err);
-}
-
-static bool write_component_files(struct conversion *conversion, enum component component,
-                                  struct error *err)
-{
-    char name[128];
-
-    snprintf(name, sizeof name, "%s/config.json", model_files_place(component)->folder);
-    return write_shard_index(conversion, component, err) &&
-           staging_write_json(&conversion->staging, name,
-                              network_config(conversion->files->component[component],
-                                             &conversion->plan->list[component]),
-                              err);
-}
-
-static bool copy_tokenizers(struct conversion *conversion, struct error *err)
-{
-    for (int c = 0; c < COMPONENT_COUNT; c++)
-        if (conversion->files->tokenizer_directory[c] &&
-            !staging_copy_folder(&conversion->staging,
-                                 model_files_place((enum component)c)->tokenizer,
-                                 conversion->files->tokenizer_directory[c], err))
-            return false;
-    return true;
-}
-
-/* Copies `name` from the source's folder; *has says whether it is there. */
-static bool copy_from_source(struct conversion *conversion, const char *name, bool *has,
-                             struct error *err)
-{
-    char *from = file_join(conversion->options->model, name);
-    bool ok = from != NULL;
-
-    *has = ok && file_is_regular(from);
-    if (!ok)
-        out_of_memory(err);
-    else if (*has)
-        ok = staging_copy_file(&conversion->staging, name, from, err);
-    free(from);
-    return ok;
-}
-
-/* Whoever passes a model on passes its licence on. */
-static bool copy_licences(struct conversion *conversion, struct error *err)
-{
-    DIR *directory = opendir(conversion->options->model);
-    bool ok = true, has;
-
-    for (struct dirent *entry = directory ? readdir(directory) : NULL; entry && ok;
-         entry = readdir(directory))
-        if (strncasecmp(entry->d_name, "LICENSE", strlen("LICENSE")) == 0 ||
-            strncasecmp(entry->d_name, "NOTICE", strlen("NOTICE")) == 0)
-            ok = copy_from_source(conversion, entry->d_name, &has, err);
-    if (directory)
-        closedir(directory);
-    return ok;
-}
-
-static bool write_scheduler(struct conversion *conversion, struct error *err)
-{
-    static const char name[] = "scheduler/scheduler_config.json";
-    bool has;
-
-    if (!copy_from_source(conversion, name, &has, err))
-        return false;
-    return has || staging_write_json(&conversion->staging, name,
-                                     network_scheduler_config(conversion->files->flow_shift), err);
-}
-
-static json_t *sources_json(const struct conversion *conversion)
-{
-    json_t *sources = json_array();
-
-    for (size_t i = 0; i < conversion->source_count; i++) {
-        const char *hash = NULL;
-
-        if (!source_hashes_wait(&hash, conversion->hashes, i, 0.0, NULL))
-            break; /* every hash was waited for */
-        json_array_append_new(
-            sources, json_pack("{s:s, s:s?}", "file", source_name(conversion, i), "sha256", hash));
-    }
-    return sources;
-}
-
-static bool write_record(struct conversion *conversion, struct error *err)
-{
-    const struct convert_options *options = conversion->options;
-    char *name = options->layout == CONVERT_DIFFUSERS
-                     ? strdup(QUANTIZATION_RECORD_FILE)
-                     : manifest_path_beside(staging_base_name(conversion->staging.target),
-                                            QUANTIZATION_RECORD_FILE);
-    bool ok =
-        name ? staging_write_json(
-                   &conversion->staging, name,
-                   quantization_record(conversion->plan, options, sources_json(conversion)), err)
-             : out_of_memory(err);
-
-    free(name);
-    return ok;
-}
-
-static bool write_folder_files(struct conversion *conversion, struct error *err)
-{
-    for (int c = 0; c < COMPONENT_COUNT; c++)
-        if (conversion->files->component[c] &&
-            !write_component_files(conversion, (enum component)c, err))
-            return false;
-    return write_scheduler(conversion, err) && copy_licences(conversion, err);
-}
-
-static json_t *model_index(const struct conversion *conversion)
-{
-    bool has[COMPONENT_COUNT], has_tokenizer[COMPONENT_COUNT];
-    char *path = file_join(conversion->options->model, MODEL_INDEX);
-    json_t *source = path && file_is_regular(path) ? json_text_read(path, NULL) : NULL, *index;
-
-    for (int c = 0; c < COMPONENT_COUNT; c++) {
-        has[c] = conversion->files->component[c] != NULL;
-        has_tokenizer[c] = conversion->files->tokenizer_directory[c] != NULL;
-    }
-    index = network_model_index(source, has, has_tokenizer);
-    json_decref(source);
-    free(path);
-    return index;
-}
-
 /* --- All of it --- */
 
 static bool open_source(struct conversion *conversion, struct error *err)
@@ -557,10 +348,9 @@ static bool write_all(struct conversion *conversion, struct error *err)
     const struct convert_plan *plan = conversion->plan;
     bool is_folder = plan->layout == CONVERT_DIFFUSERS;
 
-    return write_files(conversion, err) && (!is_folder || write_folder_files(conversion, err)) &&
-           copy_tokenizers(conversion, err) && write_record(conversion, err) &&
-           staging_commit(&conversion->staging, MODEL_INDEX,
-                          is_folder ? model_index(conversion) : NULL, err);
+    return write_files(conversion, err) && conversion_write_companions(conversion, err) &&
+           staging_commit(&conversion->staging, CONVERSION_MODEL_INDEX,
+                          is_folder ? conversion_model_index(conversion) : NULL, err);
 }
 
 static void summarise(const struct convert_plan *plan, struct convert_summary *summary)

@@ -1,7 +1,7 @@
 #include "convert/keep_rule.h"
 
 #include <fnmatch.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *keep_rule_component(enum component component)
@@ -25,26 +25,34 @@ static bool begins_with(const char *text, const char *beginning)
 /* Measured on small models, one kind of layer at a time: modulation hurts most, as its errors are
  * the same for every token; then what writes into the residual stream. Of the context only what
  * later blocks read. */
-static bool is_sensitive(const char *side, const char *name)
+static bool is_sensitive(const char *name)
 {
-    if (strcmp(name, "modulation") == 0 || strcmp(name, "proj") == 0 || strcmp(name, "proj2") == 0)
-        return true;
-    return strcmp(side, "image") == 0 && strcmp(name, "mlp_out") == 0;
+    static const char *const sensitive[] = {
+        ".image.modulation", ".context.modulation", ".image.proj",
+        ".image.proj2",      ".context.proj",       ".image.mlp_out",
+    };
+
+    for (size_t i = 0; i < COUNT_OF(sensitive); i++)
+        if (strcmp(name, sensitive[i]) == 0)
+            return true;
+    return false;
 }
 
 static const char *transformer_reason(const char *name, int block_count)
 {
     static const char *const embedders[] = {"timestep_embed.", "pooled_embed.", "context_embed"};
-    char side[16];
-    int block, end = 0;
+    char *side;
+    long block;
 
     for (size_t i = 0; i < COUNT_OF(embedders); i++)
         if (begins_with(name, embedders[i]))
             return "embedder";
     if (begins_with(name, "final."))
         return "final layer";
-    if (sscanf(name, "block.%d.%15[a-z].%n", &block, side, &end) != 2 || end == 0 ||
-        !is_sensitive(side, name + end))
+    if (!begins_with(name, "block."))
+        return NULL;
+    block = strtol(name + strlen("block."), &side, 10); /* "block.7.image.q" */
+    if (!is_sensitive(side))
         return NULL;
     if (block == 0)
         return "among the most sensitive layers of the first block";

@@ -146,7 +146,7 @@ static void list_files(struct source_hashes *hashes, const char *const *paths)
         hashes->order[i] = &hashes->files[i];
     }
     if (hashes->count > 0)
-        qsort(hashes->order, hashes->count, sizeof *hashes->order, compare_sizes);
+        qsort(hashes->order, hashes->count, sizeof(struct hashed_file *), compare_sizes);
 }
 
 bool source_hashes_create(struct source_hashes **out, const char *const *paths, size_t count,

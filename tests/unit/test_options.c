@@ -420,6 +420,21 @@ static int clear_variables(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, clear_variables, clear_variables)
 
+static void a_word_of_its_own_goes_to_the_operand(void **state)
+{
+    struct option_table with_operand = table;
+    char *once[] = {(char *)(uintptr_t) "try", (char *)(uintptr_t) "cat",
+                    (char *)(uintptr_t) "--count", (char *)(uintptr_t) "3"};
+    struct values values = {0};
+    bool wants_help;
+
+    (void)state;
+    with_operand.operand = "name";
+    assert_true(options_parse(&values, &wants_help, &with_operand, 4, once, NULL));
+    assert_string_equal(values.name, "cat");
+    assert_int_equal(values.count, 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -443,6 +458,7 @@ int main(void)
         TEST(a_variable_gives_way_to_what_contradicts_it_on_the_command_line),
         TEST(a_variable_that_needs_another_option_waits_for_it),
         TEST(help_wins_over_mistakes_but_not_over_values),
+        TEST(a_word_of_its_own_goes_to_the_operand),
         TEST(the_help_names_every_option_and_variable),
         TEST(the_generate_table_has_no_name_or_letter_twice),
         TEST(generate_wants_a_model_and_a_prompt),
