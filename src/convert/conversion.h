@@ -18,6 +18,7 @@
 struct conversion {
     const struct convert_options *options;
     const struct convert_callbacks *callbacks;
+    double started;
     struct model_files *files;
     const struct quantise_ops *ops;
     struct convert_plan *plan;

@@ -85,6 +85,15 @@ static bool check_target(struct conversion *conversion, struct error *err)
     return ok;
 }
 
+static void tell_hashing(const struct conversion *conversion)
+{
+    struct convert_progress now = {.phase = "hash", .seconds = seconds_now() - conversion->started};
+
+    source_hashes_progress(conversion->hashes, &now.done_bytes, &now.total_bytes);
+    if (conversion->callbacks->progress)
+        conversion->callbacks->progress(conversion->callbacks->context, &now);
+}
+
 static bool wait_for_hash(const char **out, struct conversion *conversion, size_t i,
                           struct error *err)
 {
@@ -96,6 +105,8 @@ static bool wait_for_hash(const char **out, struct conversion *conversion, size_
             return error_set(err, ERROR_CANCELLED, "cancelled: nothing was left behind");
         if (!source_hashes_wait(out, conversion->hashes, i, SECONDS_BETWEEN_LOOKS, err))
             return false;
+        if (!*out)
+            tell_hashing(conversion);
     }
     return true;
 }
@@ -384,14 +395,14 @@ static void finish(struct conversion *conversion)
 bool convert_model(const struct convert_options *options, const struct convert_callbacks *callbacks,
                    struct convert_summary *summary, struct error *err)
 {
-    struct conversion conversion = {.options = options, .callbacks = callbacks};
-    double started = seconds_now();
+    struct conversion conversion = {
+        .options = options, .callbacks = callbacks, .started = seconds_now()};
     bool ok = prepare(&conversion, err) && write_all(&conversion, err);
 
     *summary = (struct convert_summary){0};
     if (ok) {
         summarise(conversion.plan, summary);
-        summary->seconds = seconds_now() - started;
+        summary->seconds = seconds_now() - conversion.started;
     }
     finish(&conversion);
     return ok;

@@ -223,7 +223,10 @@ bool source_hashes_wait(const char **out, struct source_hashes *hashes, size_t i
     return ok;
 }
 
-size_t source_hashes_done(struct source_hashes *hashes)
+void source_hashes_progress(struct source_hashes *hashes, size_t *done, size_t *total)
 {
-    return atomic_load(&hashes->done_bytes);
+    *done = atomic_load(&hashes->done_bytes);
+    *total = 0;
+    for (size_t i = 0; i < hashes->count; i++)
+        *total += (size_t)hashes->files[i].size;
 }

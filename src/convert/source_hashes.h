@@ -28,7 +28,7 @@ void source_hashes_destroy(struct source_hashes *hashes);
 MUST_CHECK bool source_hashes_wait(const char **out, struct source_hashes *hashes, size_t i,
                                    double seconds, struct error *err);
 
-/* Bytes hashed so far, of all files. */
-size_t source_hashes_done(struct source_hashes *hashes);
+/* Bytes hashed so far, and in all. */
+void source_hashes_progress(struct source_hashes *hashes, size_t *done, size_t *total);
 
 #endif
