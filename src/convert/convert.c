@@ -332,6 +332,22 @@ static bool name_single_file(struct conversion *conversion, struct error *err)
     return plan->out[0].name || out_of_memory(err);
 }
 
+/* A hash is one chain of blocks a file and the slowest part of all: each chain gets a processor of
+ * its own, up to half of them, and the weights get the others. */
+static bool start_threads(struct conversion *conversion, struct error *err)
+{
+    const struct convert_options *options = conversion->options;
+    int cpus = options->threads ? options->threads : thread_pool_cpu_count();
+    int hashing = cpus / 2 > 0 ? cpus / 2 : 1;
+
+    if ((size_t)hashing > conversion->source_count)
+        hashing = (int)conversion->source_count;
+    return source_hashes_create(&conversion->hashes, conversion->source_paths,
+                                conversion->source_count, hashing, err) &&
+           tensor_writer_create(&conversion->writer, conversion->plan, conversion->ops,
+                                cpus > hashing ? cpus - hashing : 1, conversion->callbacks, err);
+}
+
 /* Everything that can be wrong before the work starts. */
 static bool prepare(struct conversion *conversion, struct error *err)
 {
@@ -346,12 +362,7 @@ static bool prepare(struct conversion *conversion, struct error *err)
         return false;
     bytes = conversion->plan->bytes + OTHER_BYTES +
             conversion->plan->tensor_count * 2 * HEADER_BYTES_EACH;
-    return staging_open(&conversion->staging, bytes, err) &&
-           tensor_writer_create(&conversion->writer, conversion->plan, conversion->ops,
-                                options->threads, conversion->callbacks, err) &&
-           source_hashes_create(&conversion->hashes, conversion->source_paths,
-                                conversion->source_count,
-                                options->threads ? options->threads : thread_pool_cpu_count(), err);
+    return staging_open(&conversion->staging, bytes, err) && start_threads(conversion, err);
 }
 
 static bool write_all(struct conversion *conversion, struct error *err)
