@@ -254,6 +254,25 @@ static void add_layers(struct convert_plan *plan, struct plan_tensor *tensor, co
             tensor->layer[i]->reason = "shares a tensor with a layer that is kept";
 }
 
+/* A pattern that matches nothing is a slip of the finger. */
+static bool check_patterns(const struct convert_plan *plan, const char *keep, struct error *err)
+{
+    size_t length;
+
+    for (; keep && *keep; keep += length + (keep[length] == ',')) {
+        char pattern[LAYER_NAME_BYTES];
+        bool has_match = false;
+
+        length = strcspn(keep, ",");
+        snprintf(pattern, sizeof pattern, "%.*s", (int)length, keep);
+        for (size_t i = 0; i < plan->layer_count && !has_match; i++)
+            has_match = keep_rule_matches(pattern, plan->layers[i].name);
+        if (!has_match)
+            return error_set(err, ERROR_BAD_REQUEST, "--keep: no layer is called '%s'", pattern);
+    }
+    return true;
+}
+
 static bool decide_layers(struct convert_plan *plan, const char *keep, struct error *err)
 {
     int blocks = block_count(plan);
@@ -263,7 +282,7 @@ static bool decide_layers(struct convert_plan *plan, const char *keep, struct er
         return error_set(err, ERROR_NO_MEMORY, "plan of the conversion");
     for (size_t i = 0; i < plan->tensor_count; i++)
         add_layers(plan, &plan->tensors[i], keep, blocks);
-    return true;
+    return check_patterns(plan, keep, err);
 }
 
 /* --- Types --- */
@@ -332,6 +351,8 @@ static void set_types(struct convert_plan *plan)
         } else if (tensor->parts > 0 && !common_type(&tensor->dtype, tensor)) {
             tensor->dtype = plan->narrow[tensor->component];
         }
+        for (int part = 0; part < PLAN_PARTS_MAX && tensor->layer[part]; part++)
+            tensor->layer[part]->dtype = tensor->dtype;
         tensor->bytes = (size_t)(tensor->rows * tensor->columns) * dtype_size(tensor->dtype);
         plan->rows_max = max_i64(plan->rows_max, tensor->rows);
         plan->columns_max = max_i64(plan->columns_max, tensor->columns);

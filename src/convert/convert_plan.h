@@ -25,7 +25,8 @@ struct plan_layer {
     const struct model_tensor *source;
     const char *reason; /* why it stays in 16 bits; NULL: it becomes FP8 */
     const char *tensor; /* that it is in */
-    double error;       /* ||stored - w|| / ||w|| when it is FP8; set while it is converted */
+    enum dtype dtype;
+    double error; /* ||stored - w|| / ||w|| when it is FP8; set while it is converted */
 };
 
 struct plan_tensor {

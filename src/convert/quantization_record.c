@@ -17,19 +17,17 @@ const char *quantization_layout_name(enum convert_layout layout)
     return names[layout];
 }
 
-static json_t *layer_json(const struct convert_plan *plan, const struct plan_layer *layer)
+static json_t *layer_json(const struct plan_layer *layer)
 {
     const struct tensor *view = &layer->source->view;
-    enum dtype kept = dtype_size(view->dtype) == 2 ? view->dtype : plan->narrow[0];
     json_t *error = isnan(layer->error)
                         ? json_null()
                         : json_real(round(layer->error * ERROR_DIGITS) / ERROR_DIGITS);
 
     return json_pack("{s:s, s:s, s:I, s:I, s:s, s:b, s:s?, s:o}", "layer", layer->name, "tensor",
                      layer->tensor, "rows", (json_int_t)view->dim[0], "columns",
-                     (json_int_t)view->dim[1], "type",
-                     dtype_name(layer->reason ? kept : plan->format), "kept", layer->reason != NULL,
-                     "reason", layer->reason, "error_alone", error);
+                     (json_int_t)view->dim[1], "type", dtype_name(layer->dtype), "kept",
+                     layer->reason != NULL, "reason", layer->reason, "error_alone", error);
 }
 
 static json_t *layers_json(const struct convert_plan *plan)
@@ -37,7 +35,7 @@ static json_t *layers_json(const struct convert_plan *plan)
     json_t *layers = json_array();
 
     for (size_t i = 0; layers && i < plan->layer_count; i++)
-        if (json_array_append_new(layers, layer_json(plan, &plan->layers[i])) != 0) {
+        if (json_array_append_new(layers, layer_json(&plan->layers[i])) != 0) {
             json_decref(layers);
             return NULL;
         }

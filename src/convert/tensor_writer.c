@@ -281,7 +281,7 @@ static bool run_batch(struct tensor_writer *writer, struct batch *batch, struct 
         *err = writer->err;
         return false;
     }
-    if (atomic_load(&writer->bad_row) < INT64_MAX)
+    if (tensor && atomic_load(&writer->bad_row) < INT64_MAX)
         return fail_not_finite(tensor, atomic_load(&writer->bad_row), err);
     return true;
 }
@@ -382,7 +382,7 @@ static bool alloc_batch(struct batch *batch, int64_t columns_max, int64_t rows_m
     /* No batch has more rows than the tensor with the most. */
     size_t elements = (size_t)max_i64(BATCH_ELEMENTS, columns_max), rows = (size_t)rows_max;
 
-    batch->bytes = malloc(elements * sizeof(uint16_t));
+    batch->bytes = malloc(2 * elements); /* 16 bits at most */
     batch->scale = calloc(rows, sizeof *batch->scale);
     batch->error = calloc(rows, sizeof *batch->error);
     batch->squares = calloc(rows, sizeof *batch->squares);

@@ -409,6 +409,9 @@ static void bad_options_are_refused(void **state)
     expect_refusal(RUN(&usual, "convert", "--model-path", model, "--output-path", out, "--keep",
                        "transformer,clip_l,clip_g,t5"),
                    folder, 2, "no layer would become FP8");
+    expect_refusal(RUN(&usual, "convert", "--model-path", model, "--output-path", out, "--keep",
+                       "clip_g,transformer.blok.0"),
+                   folder, 2, "no layer is called 'transformer.blok.0'");
     expect_refusal(RUN(&usual, "verify"), folder, 2, "model is missing");
     expect_refusal(RUN(&usual, "verify", in(folder, "nothing")), folder, 2, "no model at");
 }
