@@ -156,6 +156,11 @@ static bool find_value(struct argument *argument, int *at, int argc, char *const
         argument->value = "yes";
         return true;
     }
+    if (argument->option->kind == OPTION_OPTIONAL_TEXT &&
+        (*at + 1 >= argc || argv[*at + 1][0] == '-')) {
+        argument->value = "";
+        return true;
+    }
     if (*at + 1 >= argc)
         return error_set(err, ERROR_BAD_REQUEST, "%s: the %s after it is missing",
                          argument->given_as, argument->option->value_name);
