@@ -161,19 +161,42 @@ static json_t *sources_json(const struct conversion *conversion)
     return sources;
 }
 
+/* In the target's folder, or beside its file. The caller frees it; NULL when memory is short. */
+static char *companion_name(const struct conversion *conversion, const char *name)
+{
+    return conversion->options->layout == CONVERT_DIFFUSERS
+               ? strdup(name)
+               : manifest_path_beside(staging_base_name(conversion->staging.target), name);
+}
+
 static bool write_record(struct conversion *conversion, struct error *err)
 {
     const struct convert_options *options = conversion->options;
-    char *name = options->layout == CONVERT_DIFFUSERS
-                     ? strdup(QUANTIZATION_RECORD_FILE)
-                     : manifest_path_beside(staging_base_name(conversion->staging.target),
-                                            QUANTIZATION_RECORD_FILE);
+    char *name = companion_name(conversion, QUANTIZATION_RECORD_FILE);
     bool ok =
         name ? staging_write_json(
                    &conversion->staging, name,
                    quantization_record(conversion->plan, options, sources_json(conversion)), err)
              : out_of_memory(err);
 
+    free(name);
+    return ok;
+}
+
+static bool write_report(struct conversion *conversion, struct error *err)
+{
+    const struct convert_reporter *reporter = conversion->options->reporter;
+    char *name, *text = NULL;
+    size_t size;
+    bool ok;
+
+    if (!reporter)
+        return true;
+    name = companion_name(conversion, CONVERSION_REPORT);
+    ok = name ? reporter->write(reporter->context, &text, &size, conversion->plan, err) &&
+                    staging_write_bytes(&conversion->staging, name, text, size, err)
+              : out_of_memory(err);
+    free(text);
     free(name);
     return ok;
 }
@@ -208,5 +231,6 @@ bool conversion_write_companions(struct conversion *conversion, struct error *er
     bool is_folder = conversion->options->layout == CONVERT_DIFFUSERS;
 
     return (!is_folder || write_folder_files(conversion, err)) &&
-           copy_tokenizers(conversion, err) && write_record(conversion, err);
+           copy_tokenizers(conversion, err) && write_record(conversion, err) &&
+           write_report(conversion, err);
 }

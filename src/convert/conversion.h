@@ -14,6 +14,7 @@
 #include "weights/safetensors.h"
 
 #define CONVERSION_MODEL_INDEX "model_index.json"
+#define CONVERSION_REPORT "report.html"
 
 struct conversion {
     const struct convert_options *options;

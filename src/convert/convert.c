@@ -348,17 +348,24 @@ static bool start_threads(struct conversion *conversion, struct error *err)
                                 cpus > hashing ? cpus - hashing : 1, conversion->callbacks, err);
 }
 
+static bool look(struct conversion *conversion, struct error *err)
+{
+    const struct convert_options *options = conversion->options;
+
+    conversion->ops = quantise_ops(cpu_features_detect());
+    return open_source(conversion, err) &&
+           convert_plan_create(&conversion->plan, conversion->files, options, conversion->ops,
+                               err) &&
+           list_sources(conversion, err) && check_target(conversion, err) &&
+           name_single_file(conversion, err);
+}
+
 /* Everything that can be wrong before the work starts. */
 static bool prepare(struct conversion *conversion, struct error *err)
 {
-    const struct convert_options *options = conversion->options;
     size_t bytes;
 
-    conversion->ops = quantise_ops(cpu_features_detect());
-    if (!open_source(conversion, err) ||
-        !convert_plan_create(&conversion->plan, conversion->files, options, conversion->ops, err) ||
-        !list_sources(conversion, err) || !check_target(conversion, err) ||
-        !name_single_file(conversion, err))
+    if (!look(conversion, err))
         return false;
     bytes = conversion->plan->bytes + OTHER_BYTES +
             conversion->plan->tensor_count * 2 * HEADER_BYTES_EACH;
@@ -401,6 +408,15 @@ static void finish(struct conversion *conversion)
     convert_plan_destroy(conversion->plan);
     free(conversion->source_paths);
     model_files_close(conversion->files);
+}
+
+bool convert_check(const struct convert_options *options, struct error *err)
+{
+    struct conversion conversion = {.options = options};
+    bool ok = look(&conversion, err);
+
+    finish(&conversion);
+    return ok;
 }
 
 bool convert_model(const struct convert_options *options, const struct convert_callbacks *callbacks,

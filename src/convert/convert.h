@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <jansson.h>
+
 #include "base/attributes.h"
 #include "base/error.h"
 #include "tensor/dtype.h"
@@ -21,6 +23,24 @@ enum convert_layout {
     CONVERT_COMFYUI,   /* such a file as ComfyUI's scaled-FP8 loader takes it: a factor for each
                           tensor, and all of the transformer's and T5's linears in FP8, because that
                           loader makes them so with or without factors */
+};
+
+struct convert_plan;
+
+/* What a measurement found, and decides instead of the fixed rule. */
+struct convert_choice {
+    bool (*keeps)(void *context, const char *layer);          /* in 16 bits */
+    json_t *(*layer_facts)(void *context, const char *layer); /* for its entry of the record; an
+                                                                 object of the caller's, or NULL */
+    json_t *(*facts)(void *context); /* for the record as a whole; the same */
+    void *context;
+};
+
+/* Makes report.html when all layers are converted: an owned text of *size bytes. */
+struct convert_reporter {
+    bool (*write)(void *context, char **out, size_t *size, const struct convert_plan *plan,
+                  struct error *err);
+    void *context;
 };
 
 struct convert_options {
@@ -34,6 +54,8 @@ struct convert_options {
     int threads;         /* 0: one for each CPU */
     size_t shard_bytes;  /* a folder's files are split at this size */
     const char *made_by; /* "sd35 0.1.0" */
+    const struct convert_choice *choice;     /* NULL: the fixed rule; not for CONVERT_COMFYUI */
+    const struct convert_reporter *reporter; /* NULL: no report */
 };
 
 #define CONVERT_SHARD_BYTES ((size_t)5000 * 1000 * 1000)
@@ -56,6 +78,9 @@ struct convert_summary {
     double mean_error; /* of the layers that became FP8 */
     double seconds;
 };
+
+/* Finds what is wrong with source and target without writing anything. */
+MUST_CHECK bool convert_check(const struct convert_options *options, struct error *err);
 
 MUST_CHECK bool convert_model(const struct convert_options *options,
                               const struct convert_callbacks *callbacks,

@@ -213,20 +213,25 @@ static int block_count(const struct convert_plan *plan)
 }
 
 static const char *reason_for(const struct convert_plan *plan, enum component component,
-                              const char *canonical, const char *name, const char *keep, int blocks)
+                              const char *canonical, const char *name,
+                              const struct convert_options *options, int blocks)
 {
     if (plan->layout == CONVERT_COMFYUI) {
         if (component == COMPONENT_CLIP_L || component == COMPONENT_CLIP_G)
             return "ComfyUI takes scaled FP8 for the transformer and T5 only";
         return component == COMPONENT_VAE ? "VAE" : NULL;
     }
-    if (keep_rule_matches(keep, name))
+    if (keep_rule_matches(options->keep, name))
         return "asked for by --keep";
+    if (options->choice && component != COMPONENT_VAE)
+        return options->choice->keeps(options->choice->context, name)
+                   ? "measured: hurts the picture most for its bytes"
+                   : NULL;
     return keep_rule_reason(component, canonical, blocks);
 }
 
-static void add_layers(struct convert_plan *plan, struct plan_tensor *tensor, const char *keep,
-                       int blocks)
+static void add_layers(struct convert_plan *plan, struct plan_tensor *tensor,
+                       const struct convert_options *options, int blocks)
 {
     bool is_kept = false;
 
@@ -244,7 +249,8 @@ static void add_layers(struct convert_plan *plan, struct plan_tensor *tensor, co
         layer->source = source;
         layer->tensor = tensor->name;
         layer->error = (double)NAN;
-        layer->reason = reason_for(plan, tensor->component, canonical, layer->name, keep, blocks);
+        layer->reason =
+            reason_for(plan, tensor->component, canonical, layer->name, options, blocks);
         is_kept = is_kept || layer->reason;
         tensor->layer[i] = layer;
         plan->layer_count++;
@@ -273,7 +279,8 @@ static bool check_patterns(const struct convert_plan *plan, const char *keep, st
     return true;
 }
 
-static bool decide_layers(struct convert_plan *plan, const char *keep, struct error *err)
+static bool decide_layers(struct convert_plan *plan, const struct convert_options *options,
+                          struct error *err)
 {
     int blocks = block_count(plan);
 
@@ -281,8 +288,8 @@ static bool decide_layers(struct convert_plan *plan, const char *keep, struct er
     if (!plan->layers)
         return error_set(err, ERROR_NO_MEMORY, "plan of the conversion");
     for (size_t i = 0; i < plan->tensor_count; i++)
-        add_layers(plan, &plan->tensors[i], keep, blocks);
-    return check_patterns(plan, keep, err);
+        add_layers(plan, &plan->tensors[i], options, blocks);
+    return check_patterns(plan, options->keep, err);
 }
 
 /* --- Types --- */
@@ -513,7 +520,7 @@ bool convert_plan_create(struct convert_plan **out, const struct model_files *fi
     for (int c = 0; c < COMPONENT_COUNT; c++)
         if (files->component[c] && !add_component(plan, (enum component)c, err))
             goto fail;
-    if (!decide_layers(plan, options->keep, err) || !has_work(plan, options->model, err))
+    if (!decide_layers(plan, options, err) || !has_work(plan, options->model, err))
         goto fail;
     choose_narrow_types(plan, ops);
     set_types(plan);

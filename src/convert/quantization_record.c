@@ -17,25 +17,29 @@ const char *quantization_layout_name(enum convert_layout layout)
     return names[layout];
 }
 
-static json_t *layer_json(const struct plan_layer *layer)
+static json_t *layer_json(const struct plan_layer *layer, const struct convert_choice *choice)
 {
     const struct tensor *view = &layer->source->view;
     json_t *error = isnan(layer->error)
                         ? json_null()
                         : json_real(round(layer->error * ERROR_DIGITS) / ERROR_DIGITS);
+    json_t *entry, *facts = choice ? choice->layer_facts(choice->context, layer->name) : NULL;
 
-    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:b, s:s?, s:o}", "layer", layer->name, "tensor",
-                     layer->tensor, "rows", (json_int_t)view->dim[0], "columns",
-                     (json_int_t)view->dim[1], "type", dtype_name(layer->dtype), "kept",
-                     layer->reason != NULL, "reason", layer->reason, "error_alone", error);
+    entry = json_pack("{s:s, s:s, s:I, s:I, s:s, s:b, s:s?, s:o}", "layer", layer->name, "tensor",
+                      layer->tensor, "rows", (json_int_t)view->dim[0], "columns",
+                      (json_int_t)view->dim[1], "type", dtype_name(layer->dtype), "kept",
+                      layer->reason != NULL, "reason", layer->reason, "error_alone", error);
+    if (entry && facts)
+        json_object_update(entry, facts);
+    return entry;
 }
 
-static json_t *layers_json(const struct convert_plan *plan)
+static json_t *layers_json(const struct convert_plan *plan, const struct convert_choice *choice)
 {
     json_t *layers = json_array();
 
     for (size_t i = 0; layers && i < plan->layer_count; i++)
-        if (json_array_append_new(layers, layer_json(&plan->layers[i])) != 0) {
+        if (json_array_append_new(layers, layer_json(&plan->layers[i], choice)) != 0) {
             json_decref(layers);
             return NULL;
         }
@@ -85,11 +89,18 @@ static json_t *left_out_json(const struct convert_plan *plan)
 json_t *quantization_record(const struct convert_plan *plan, const struct convert_options *options,
                             json_t *source)
 {
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:o, s:{s:I, s:I}, s:o, s:o, s:o}", "version",
-                     VERSION, "made_by", options->made_by, "format", dtype_name(plan->format),
-                     "layout", quantization_layout_name(plan->layout), "factors",
-                     plan->layout == CONVERT_COMFYUI ? "tensor" : "row", "rule", "default",
-                     "source", source, "bytes", "source", (json_int_t)plan->source_bytes,
-                     "converted", (json_int_t)plan->bytes, "components", components_json(plan),
-                     "layers", layers_json(plan), "left_out", left_out_json(plan));
+    const struct convert_choice *choice = options->choice;
+    json_t *record, *facts = choice ? choice->facts(choice->context) : NULL;
+
+    record = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:o, s:{s:I, s:I}, s:o, s:o, s:o}",
+                       "version", VERSION, "made_by", options->made_by, "format",
+                       dtype_name(plan->format), "layout", quantization_layout_name(plan->layout),
+                       "factors", plan->layout == CONVERT_COMFYUI ? "tensor" : "row", "rule",
+                       choice ? "calibrated" : "default", "source", source, "bytes", "source",
+                       (json_int_t)plan->source_bytes, "converted", (json_int_t)plan->bytes,
+                       "components", components_json(plan), "layers", layers_json(plan, choice),
+                       "left_out", left_out_json(plan));
+    if (record && facts)
+        json_object_set(record, "calibration", facts);
+    return record;
 }

@@ -11,6 +11,8 @@
  *    "left_out": ["tensors of the source that no network reads"]}
  *
  * error_alone is ||stored - w|| / ||w|| of the weight when it is FP8, told for kept layers too.
+ * "rule" is "calibrated" when a measurement chose the layers; then layers have what was measured of
+ * them, and the record has "calibration" (calibrate/calibration_record.h).
  */
 #ifndef CONVERT_QUANTIZATION_RECORD_H
 #define CONVERT_QUANTIZATION_RECORD_H

@@ -275,8 +275,8 @@ bool staging_path(char **out, const struct staging *staging, const char *name, s
 
 /* --- Small files --- */
 
-static bool write_small(struct staging *staging, const char *name, const void *bytes, size_t size,
-                        struct error *err)
+bool staging_write_bytes(struct staging *staging, const char *name, const void *bytes, size_t size,
+                         struct error *err)
 {
     char *path;
     bool ok;
@@ -306,7 +306,8 @@ static char *format_json(const json_t *json)
 bool staging_write_json(struct staging *staging, const char *name, json_t *json, struct error *err)
 {
     char *text = json ? format_json(json) : NULL;
-    bool ok = text ? write_small(staging, name, text, strlen(text), err) : out_of_memory(name, err);
+    bool ok = text ? staging_write_bytes(staging, name, text, strlen(text), err)
+                   : out_of_memory(name, err);
 
     json_decref(json);
     free(text);
@@ -322,7 +323,7 @@ bool staging_copy_file(struct staging *staging, const char *name, const char *fr
 
     if (!file_read(&bytes, &size, from, SMALL_FILE_BYTES_MAX, err))
         return false;
-    ok = write_small(staging, name, bytes, size, err);
+    ok = staging_write_bytes(staging, name, bytes, size, err);
     free(bytes);
     return ok;
 }
@@ -483,7 +484,7 @@ bool staging_commit(struct staging *staging, const char *last_name, json_t *last
     else if (staging->is_folder)
         ok = manifest_add_file(staging->manifest, last_name, text, strlen(text), err) &&
              write_manifest(staging, err) &&
-             write_small(staging, last_name, text, strlen(text), err) &&
+             staging_write_bytes(staging, last_name, text, strlen(text), err) &&
              commit_folder(staging, err);
     else
         ok = write_manifest(staging, err) && commit_file(staging, parent, err);

@@ -1,5 +1,6 @@
 /* The place where a converted model grows: a folder with a telling name beside the target, which
- * becomes the target when all of it is written. What is not committed is removed.
+ * becomes the target when all of it is written. What is not committed is removed; only a conversion
+ * that was killed leaves such a folder, and nobody misses it.
  */
 #ifndef CONVERT_STAGING_H
 #define CONVERT_STAGING_H
@@ -35,6 +36,8 @@ MUST_CHECK bool staging_path(char **out, const struct staging *staging, const ch
 /* Writes a small file, and enters it into the manifest. Takes `json`; NULL: memory is short. */
 MUST_CHECK bool staging_write_json(struct staging *staging, const char *name, json_t *json,
                                    struct error *err);
+MUST_CHECK bool staging_write_bytes(struct staging *staging, const char *name, const void *bytes,
+                                    size_t size, struct error *err);
 MUST_CHECK bool staging_copy_file(struct staging *staging, const char *name, const char *from,
                                   struct error *err);
 /* The regular files in the folder `from`. */
