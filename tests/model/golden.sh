@@ -38,7 +38,8 @@ for bundle in tiny-large tiny-medium; do
     "$sd35" convert --quiet --model-path "$work/$bundle" --output-path "$work/$bundle-fp8"
     cp "$work/$bundle/expected.safetensors" "$work/$bundle/cases.json" "$work/$bundle-fp8"
     run "$bundle-fp8" "$work/$bundle-fp8" --fp8 || failed=1
-    grep velocity "$work/$bundle-fp8.log"
+    run "$bundle-fp8-activations" "$work/$bundle-fp8" --fp8-activations || failed=1
+    grep velocity "$work/$bundle-fp8.log" "$work/$bundle-fp8-activations.log" | sed "s|^$work/||"
 done
 wait "$large" || failed=1
 wait "$medium" || failed=1
