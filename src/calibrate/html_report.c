@@ -212,7 +212,7 @@ static void put_cell(FILE *out, const struct heat_map *map, size_t i)
     if (heat > 0.0 && map->most > map->least)
         share = (log(heat) - map->least) / (map->most - map->least);
     fprintf(out, "<td class=\"cell%s\" style=\"background:rgba(var(--hot),%.2f)\" title=\"",
-            layer->reason ? " kept" : "", 0.85 * share);
+            layer->reason ? " kept" : "", 0.6 * share);
     html_put_text(out, layer->name);
     fputs(layer->reason ? ", kept: " : ", FP8", out);
     html_put_text(out, layer->reason ? layer->reason : "");
