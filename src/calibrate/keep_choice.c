@@ -18,7 +18,7 @@ static int compare_worth(const void *a, const void *b)
 
 bool keep_choose(struct keep_unit *units, size_t count, size_t budget_bytes, struct error *err)
 {
-    struct keep_unit **sorted = calloc(count + 1, sizeof *sorted);
+    struct keep_unit **sorted = calloc(count + 1, sizeof(struct keep_unit *));
 
     if (!sorted)
         return error_set(err, ERROR_NO_MEMORY, "choice of layers");

@@ -17,7 +17,7 @@ static void make_window(double window[WINDOW])
     double sum = 0.0;
 
     for (int i = 0; i < WINDOW; i++) {
-        double x = i - WINDOW / 2;
+        int x = i - WINDOW / 2;
 
         window[i] = exp(-x * x / (2 * SIGMA * SIGMA));
         sum += window[i];
