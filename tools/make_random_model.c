@@ -27,6 +27,8 @@ static const char usage[] =
     "  --t5-width N         width of the T5 text encoder, and of the text tokens\n"
     "  --vae-channels A,B,C,D\n"
     "                       the VAE's channels from full resolution downwards, multiples of 32\n"
+    "  --outliers N         rows of each block's q and k with larger weights than the others\n"
+    "  --outlier-scale N    how much larger they are (default 100)\n"
     "  --without-t5         leave out the T5 text encoder\n"
     "  --without-encoders   leave out all text encoders and their tokenizers\n"
     "  --help               this text\n";
@@ -45,6 +47,8 @@ enum option_id {
     OPTION_T5_LAYERS,
     OPTION_T5_WIDTH,
     OPTION_VAE_CHANNELS,
+    OPTION_OUTLIERS,
+    OPTION_OUTLIER_SCALE,
     OPTION_WITHOUT_T5,
     OPTION_WITHOUT_ENCODERS,
     OPTION_HELP,
@@ -64,6 +68,8 @@ static const struct option long_options[] = {
     {"t5-layers", required_argument, NULL, OPTION_T5_LAYERS},
     {"t5-width", required_argument, NULL, OPTION_T5_WIDTH},
     {"vae-channels", required_argument, NULL, OPTION_VAE_CHANNELS},
+    {"outliers", required_argument, NULL, OPTION_OUTLIERS},
+    {"outlier-scale", required_argument, NULL, OPTION_OUTLIER_SCALE},
     {"without-t5", no_argument, NULL, OPTION_WITHOUT_T5},
     {"without-encoders", no_argument, NULL, OPTION_WITHOUT_ENCODERS},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -138,6 +144,16 @@ static bool parse_dtype(enum dtype *out, const char *text, struct error *err)
     return error_set(err, ERROR_BAD_REQUEST, "'%s' is not a type", text);
 }
 
+static bool parse_scale(float *out, const char *text, struct error *err)
+{
+    int number;
+
+    if (!parse_number(&number, text, err))
+        return false;
+    *out = (float)number;
+    return true;
+}
+
 static bool apply(struct random_model_options *options, int option, const char *text,
                   struct error *err)
 {
@@ -170,6 +186,10 @@ static bool apply(struct random_model_options *options, int option, const char *
         return parse_number(&options->t5.width, text, err);
     case OPTION_VAE_CHANNELS:
         return parse_channels(options, text, err);
+    case OPTION_OUTLIERS:
+        return parse_number(&options->outliers, text, err);
+    case OPTION_OUTLIER_SCALE:
+        return parse_scale(&options->outlier_scale, text, err);
     case OPTION_WITHOUT_T5:
         options->with_t5 = false;
         return true;

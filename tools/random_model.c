@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/size.h"
 #include "random_files.h"
 #include "random_tensors.h"
 #include "random_tokenizers.h"
@@ -32,6 +33,7 @@ bool random_model_preset(struct random_model_options *out, const char *name)
         .vae_levels = 4,
         .with_encoders = true,
         .with_t5 = true,
+        .outlier_scale = 100.0f,
     };
 
     *out = real;
@@ -172,9 +174,39 @@ static int64_t count_of(const struct random_tensor *tensor)
     return count;
 }
 
+/* True for `outliers` rows, evenly spread over the tensor's. Only of q and k, which are normed:
+ * elsewhere they would be all that the network sees. */
+static bool is_outlier(const struct random_tensor *tensor, int outliers, int64_t row)
+{
+    int64_t stride = outliers > 0 ? tensor->dim[0] / outliers : 0;
+
+    if (!tensor->may_be_f8 || !(strstr(tensor->name, ".q") || strstr(tensor->name, ".k")))
+        return false;
+    return stride < 2 || row % stride == stride / 2;
+}
+
+/* Enlarges what of the block's values, from number `first` of the tensor on, is in such rows. */
+static void enlarge_outliers(unsigned char *block, size_t count, int64_t first,
+                             const struct random_tensor *tensor,
+                             const struct random_model_options *options, enum dtype dtype)
+{
+    int64_t columns = tensor->rank == 2 ? tensor->dim[1] : 1, end = first + (int64_t)count;
+
+    if (options->outliers == 0)
+        return;
+    for (int64_t row = first / columns; row * columns < end; row++) {
+        int64_t at = max_i64(row * columns, first) - first;
+
+        if (!is_outlier(tensor, options->outliers, row))
+            continue;
+        for (; at < min_i64((row + 1) * columns, end) - first; at++)
+            dtype_store(dtype, block, at, dtype_load(dtype, block, at) * options->outlier_scale);
+    }
+}
+
 static bool write_part(struct safetensors_writer *writer, const struct random_tensor *tensor,
-                       uint64_t seed, enum dtype dtype, float scale, unsigned char *block,
-                       struct error *err)
+                       uint64_t seed, const struct random_model_options *options, enum dtype dtype,
+                       float scale, unsigned char *block, struct error *err)
 {
     struct random_values values;
 
@@ -184,6 +216,7 @@ static bool write_part(struct safetensors_writer *writer, const struct random_te
         size_t count = left < BLOCK_ELEMENTS ? (size_t)left : BLOCK_ELEMENTS;
 
         random_values_fill(&values, block, count);
+        enlarge_outliers(block, count, count_of(tensor) - left, tensor, options, dtype);
         if (!safetensors_writer_append(writer, block, count * dtype_size(dtype), err))
             return false;
         left -= (int64_t)count;
@@ -201,7 +234,7 @@ static bool write_one(struct safetensors_writer *writer, const struct stored_ten
     int64_t rows = options->layout == RANDOM_MODEL_DIFFUSERS ? stored->dim[0] : 1;
 
     for (int i = 0; i < stored->parts; i++)
-        if (!write_part(writer, stored->part[i], seed, dtype, scale, block, err))
+        if (!write_part(writer, stored->part[i], seed, options, dtype, scale, block, err))
             return false;
     for (int64_t i = 0; i < rows && is_scaled; i++)
         if (!safetensors_writer_append(writer, &scale, sizeof scale, err))
@@ -525,6 +558,8 @@ static bool check_options(const struct random_model_options *options, struct err
         (options->layout == RANDOM_MODEL_COMFY_FP8 && !is_f8(options->dtype)))
         return error_set(err, ERROR_BAD_REQUEST, "this layout has no weights of type %s",
                          dtype_name(options->dtype));
+    if (options->outliers > 0 && is_f8(options->dtype))
+        return error_set(err, ERROR_BAD_REQUEST, "outliers need weights of 16 or 32 bits");
     if (options->clip_vocabulary < random_tokenizers_clip_size() ||
         options->t5_vocabulary < random_tokenizers_t5_size())
         return error_set(err, ERROR_BAD_REQUEST, "the vocabulary is too small");

@@ -38,6 +38,8 @@ struct random_model_options {
     int vae_channels[RANDOM_MODEL_VAE_LEVELS_MAX];
     int vae_levels;
     bool with_encoders, with_t5;
+    int outliers;        /* rows of each block's q and k whose weights are larger than the others */
+    float outlier_scale; /* by this factor */
 };
 
 /* "tiny", "medium", "large" or "sd3-medium"; false for other names. */

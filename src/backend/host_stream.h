@@ -16,6 +16,7 @@ struct stream {
     /* Packing buffers of cpu/, taken once so that ops allocate nothing; NULL for ref/. */
     void *scratch;
     size_t scratch_bytes;
+    void *tap; /* of a table that wraps the one of this stream; NULL: none */
 };
 
 /* True when an op is to do nothing: an earlier one failed, or somebody cancelled. */

@@ -182,6 +182,42 @@ bool file_writer_append(struct file_writer *writer, const void *bytes, size_t si
     return true;
 }
 
+bool file_writer_put(struct file_writer *writer, size_t offset, const void *bytes, size_t size,
+                     struct error *err)
+{
+    const unsigned char *at = bytes;
+
+    while (size > 0) {
+        ssize_t put = pwrite(writer->fd, at, size, (off_t)offset);
+
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return error_set_errno(err, errno, "writing '%s'", writer->path);
+        at += put;
+        offset += (size_t)put;
+        size -= (size_t)put;
+    }
+    return true;
+}
+
+bool file_writer_reserve(struct file_writer *writer, size_t size, struct error *err)
+{
+    int result;
+
+    if (size == 0)
+        return true;
+    do
+        result = fallocate(writer->fd, 0, 0, (off_t)size);
+    while (result != 0 && errno == EINTR);
+    if (result != 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
+        result = ftruncate(writer->fd, (off_t)size);
+    if (result != 0)
+        return error_set_errno(err, errno, "making room for the %zu bytes of '%s'", size,
+                               writer->path);
+    return true;
+}
+
 bool file_writer_commit(struct file_writer *writer, struct error *err)
 {
     int fd = writer->fd;

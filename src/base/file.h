@@ -22,6 +22,13 @@ struct file_writer;
 MUST_CHECK bool file_writer_create(struct file_writer **out, const char *path, struct error *err);
 MUST_CHECK bool file_writer_append(struct file_writer *writer, const void *bytes, size_t size,
                                    struct error *err);
+/* At a place of the file, whatever was written elsewhere; what lies before it reads as zeros until
+ * it is written. */
+MUST_CHECK bool file_writer_put(struct file_writer *writer, size_t offset, const void *bytes,
+                                size_t size, struct error *err);
+/* Makes the file `size` bytes long and has the disk promise them, where the file system can: a full
+ * disk is found here and not in the middle. */
+MUST_CHECK bool file_writer_reserve(struct file_writer *writer, size_t size, struct error *err);
 /* Syncs, renames to `path` (replacing what was there) and frees the writer, also when it fails. */
 MUST_CHECK bool file_writer_commit(struct file_writer *writer, struct error *err);
 /* Removes the temporary file and frees the writer. NULL is fine. */

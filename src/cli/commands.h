@@ -6,5 +6,7 @@
 #include <stdatomic.h>
 
 int generate_command(int argc, char **argv, const atomic_bool *cancel);
+int convert_command(int argc, char **argv, const atomic_bool *cancel);
+int verify_command(int argc, char **argv, const atomic_bool *cancel);
 
 #endif

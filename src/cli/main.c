@@ -18,6 +18,8 @@ static const struct command {
     const char *summary;
 } commands[] = {
     {"generate", generate_command, "draw pictures from a text"},
+    {"convert", convert_command, "convert a model's weights to FP8"},
+    {"verify", verify_command, "check a model's tensors and files"},
 };
 
 #define EXIT_UNREADABLE 6 /* error_exit_code(ERROR_IO), for a signal handler */

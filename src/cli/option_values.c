@@ -179,6 +179,7 @@ bool option_set(void *values, const struct option *option, const char *given_as,
     case OPTION_FLAG:
         return set_flag(field, given_as, text, err);
     case OPTION_TEXT:
+    case OPTION_OPTIONAL_TEXT:
         *(const char **)field = text;
         return true;
     case OPTION_CHOICE:

@@ -119,6 +119,12 @@ static bool take_apart(struct argument *out, const struct option_table *table, c
     size_t length;
 
     *out = (struct argument){0};
+    if (word[0] != '-' && table->operand) {
+        out->option = find_name(table, table->operand, strlen(table->operand));
+        out->value = word;
+        snprintf(out->given_as, sizeof out->given_as, "%s", out->option->value_name);
+        return true;
+    }
     if (word[0] != '-' || word[1] == '\0')
         return error_set(err, ERROR_BAD_REQUEST,
                          "'%.60s' stands alone, without an option before it: see '%s --help'", word,
@@ -148,6 +154,11 @@ static bool find_value(struct argument *argument, int *at, int argc, char *const
         return true;
     if (argument->option->kind == OPTION_FLAG) {
         argument->value = "yes";
+        return true;
+    }
+    if (argument->option->kind == OPTION_OPTIONAL_TEXT &&
+        (*at + 1 >= argc || argv[*at + 1][0] == '-')) {
+        argument->value = "";
         return true;
     }
     if (*at + 1 >= argc)

@@ -17,14 +17,15 @@
 #include "base/error.h"
 
 enum option_kind {
-    OPTION_FLAG,    /* bool; with a value: yes or no, true or false, on or off, 1 or 0 */
-    OPTION_TEXT,    /* const char *: borrowed from the arguments or the environment */
-    OPTION_CHOICE,  /* const char *: one of `choices` */
-    OPTION_INTEGER, /* int in [low, high] */
-    OPTION_NUMBER,  /* double in [low, high] */
-    OPTION_SEED,    /* struct option_seed */
-    OPTION_SIZE,    /* struct option_size, sides in [low, high] */
-    OPTION_LIST,    /* struct option_list, integers in [low, high] */
+    OPTION_FLAG,          /* bool; with a value: yes or no, true or false, on or off, 1 or 0 */
+    OPTION_TEXT,          /* const char *: borrowed from the arguments or the environment */
+    OPTION_OPTIONAL_TEXT, /* the same, or "" when nothing follows that could be a value */
+    OPTION_CHOICE,        /* const char *: one of `choices` */
+    OPTION_INTEGER,       /* int in [low, high] */
+    OPTION_NUMBER,        /* double in [low, high] */
+    OPTION_SEED,          /* struct option_seed */
+    OPTION_SIZE,          /* struct option_size, sides in [low, high] */
+    OPTION_LIST,          /* struct option_list, integers in [low, high] */
 };
 
 struct option_seed {
@@ -70,6 +71,7 @@ struct option_table {
     size_t conflict_count;                /* a variable gives way to the command line */
     const struct option_pair *dependents; /* the first means nothing without the second */
     size_t dependent_count;               /* a variable for the first is not looked at then */
+    const char *operand; /* the option that a word of its own is for; NULL: none is allowed */
 };
 
 #define OPTIONS_MAX 64

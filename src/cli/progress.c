@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 #define SECONDS_BETWEEN_DRAWS 0.1
 #define TICK_NANOSECONDS 250000000
 #define COLUMNS_DEFAULT 80
@@ -20,18 +22,10 @@ struct progress {
     pthread_t ticker;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    struct pipeline_progress last; /* under lock, as is all that follows */
+    struct progress_now last; /* under lock, as is all that follows */
     bool has_last, is_shown, is_ending;
     double last_at, drawn_at;
 };
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* --- The line --- */
 
@@ -48,28 +42,26 @@ static void format_seconds(char *text, size_t size, double seconds)
 }
 
 /* Of the phase; what the finished steps took is what the others will. */
-static double seconds_left(const struct pipeline_progress *now, double waited)
+static double seconds_left(const struct progress_now *now, double waited)
 {
-    double left =
-        (double)(now->step_count - now->step) * now->phase_seconds / (double)now->step - waited;
+    double left = (double)(now->step_count - now->step) * now->seconds / (double)now->step - waited;
 
     return left > 0 ? left : 0;
 }
 
-static void format_times(char *text, size_t size, const struct pipeline_progress *now,
-                         double waited)
+static void format_times(char *text, size_t size, const struct progress_now *now, double waited)
 {
     char done[32], left[32];
 
-    format_seconds(done, sizeof done, now->phase_seconds + waited);
-    snprintf(text, size, "%d/%d  %s", now->step, now->step_count, done);
+    format_seconds(done, sizeof done, now->seconds + waited);
+    snprintf(text, size, "%d/%d%s  %s", now->step, now->step_count, now->unit, done);
     if (now->step < 1 || now->step >= now->step_count)
         return;
     format_seconds(left, sizeof left, seconds_left(now, waited));
     snprintf(text + strlen(text), size - strlen(text), ", %s left", left);
 }
 
-static void format_bar(char *text, int width, const struct pipeline_progress *now)
+static void format_bar(char *text, int width, const struct progress_now *now)
 {
     int filled = now->step_count > 0 ? (int)((long)width * now->step / now->step_count) : 0;
 
@@ -79,11 +71,11 @@ static void format_bar(char *text, int width, const struct pipeline_progress *no
     memcpy(text + width, "]  ", sizeof "]  ");
 }
 
-void progress_format(char line[PROGRESS_LINE_BYTES], const struct pipeline_progress *now,
-                     double waited, int columns)
+void progress_format(char line[PROGRESS_LINE_BYTES], const struct progress_now *now, double waited,
+                     int columns)
 {
     char times[128], bar[BAR_WIDTH_MAX + sizeof "[]  "] = "";
-    const char *name = pipeline_phase_name(now->phase);
+    const char *name = now->phase;
     int length, width;
 
     format_times(times, sizeof times, now, waited);
@@ -152,34 +144,53 @@ static void *tick(void *context)
 /* --- Phases --- */
 
 /* Where there is no terminal: what has just ended. */
-static void print_phase(const struct pipeline_progress *ended)
+static void print_phase(const struct progress_now *ended)
 {
-    fprintf(stderr, "%s: %.1f s", pipeline_phase_name(ended->phase), ended->phase_seconds);
-    if (ended->phase == PHASE_DENOISE)
-        fprintf(stderr, ", %d step%s", ended->step, ended->step == 1 ? "" : "s");
+    fprintf(stderr, "%s: %.1f s", ended->phase, ended->seconds);
+    if (ended->ended)
+        fprintf(stderr, ", %d %s%s", ended->step, ended->ended, ended->step == 1 ? "" : "s");
     fputc('\n', stderr);
 }
 
-void progress_update(void *context, const struct pipeline_progress *now)
+static void update(struct progress *progress, const struct progress_now *now, bool is_over)
 {
-    struct progress *progress = context;
     bool is_new;
 
-    if (progress->is_quiet || now->phase == PHASE_PLAN)
-        return;
     pthread_mutex_lock(&progress->lock);
-    is_new = !progress->has_last || progress->last.phase != now->phase;
+    is_new = !progress->has_last || strcmp(progress->last.phase, now->phase) != 0;
     if (is_new && progress->has_last && !progress->is_terminal)
         print_phase(&progress->last);
     progress->last = *now;
     progress->last_at = seconds_now();
     progress->has_last = true;
-    if (progress->is_terminal && now->phase == PHASE_DONE)
+    if (progress->is_terminal && is_over)
         clear_locked(progress);
     else if (progress->is_terminal &&
              (is_new || progress->last_at - progress->drawn_at >= SECONDS_BETWEEN_DRAWS))
         draw_locked(progress);
     pthread_mutex_unlock(&progress->lock);
+}
+
+void progress_show(struct progress *progress, const struct progress_now *now)
+{
+    if (!progress->is_quiet)
+        update(progress, now, false);
+}
+
+void progress_update(void *context, const struct pipeline_progress *from)
+{
+    struct progress *progress = context;
+    const struct progress_now now = {
+        .phase = pipeline_phase_name(from->phase),
+        .unit = "",
+        .ended = from->phase == PHASE_DENOISE ? "step" : NULL,
+        .step = from->step,
+        .step_count = from->step_count,
+        .seconds = from->phase_seconds,
+    };
+
+    if (!progress->is_quiet && from->phase != PHASE_PLAN)
+        update(progress, &now, from->phase == PHASE_DONE);
 }
 
 void progress_clear(struct progress *progress)

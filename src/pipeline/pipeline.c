@@ -8,6 +8,7 @@
 
 #include "base/size.h"
 #include "pipeline/pipeline_private.h"
+#include "pipeline/pipeline_probe.h"
 
 #define BAND_ROWS_DEFAULT 32
 #define SAMPLE_SIZE_DEFAULT 128 /* latent cells: 1024 pixels, every released model's */
@@ -170,8 +171,49 @@ static size_t resident_bytes(void)
     return resident * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Of one component: observers are not told which it is. */
+struct probed {
+    const struct pipeline_probe *probe;
+    enum component component;
+    struct weights_observer observer;
+};
+
+static void tell_probe(void *context, const struct weights_tensor *tensor)
+{
+    const struct probed *probed = context;
+
+    probed->probe->tensor(probed->probe->context, probed->component, tensor);
+}
+
+/* open_models, with somebody watching; `probe` may be NULL. */
+static bool open_watched(struct pipeline *pipeline, const struct pipeline_options *options,
+                         const struct pipeline_probe *probe, struct error *err)
+{
+    struct probed probed[COMPONENT_COUNT];
+    struct weights **component = pipeline->files->component;
+    bool ok;
+
+    for (int c = 0; c < COMPONENT_COUNT && probe; c++) {
+        probed[c] = (struct probed){.probe = probe, .component = (enum component)c};
+        probed[c].observer = (struct weights_observer){.tensor = tell_probe, .context = &probed[c]};
+        if (component[c])
+            weights_observe(component[c], &probed[c].observer);
+    }
+    ok = open_models(pipeline, options, err);
+    for (int c = 0; c < COMPONENT_COUNT && probe; c++)
+        if (component[c])
+            weights_observe(component[c], NULL);
+    return ok;
+}
+
 bool pipeline_create(struct pipeline **out, const struct pipeline_options *options,
                      struct error *err)
+{
+    return pipeline_create_probed(out, options, NULL, err);
+}
+
+bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options *options,
+                            const struct pipeline_probe *probe, struct error *err)
 {
     struct model_paths paths = {.model = options->model,
                                 .vae = options->vae,
@@ -193,7 +235,7 @@ bool pipeline_create(struct pipeline **out, const struct pipeline_options *optio
                       err) ||
         !model_files_open(&pipeline->files, &paths, err))
         goto fail;
-    if (!open_models(pipeline, options, err)) {
+    if (!open_watched(pipeline, options, probe, err)) {
         error_in(err, "loading '%s'", options->model);
         goto fail;
     }
@@ -230,6 +272,16 @@ void pipeline_destroy(struct pipeline *pipeline)
     model_files_close(pipeline->files);
     backend_close(pipeline->backend);
     free(pipeline);
+}
+
+struct backend_ops *pipeline_ops(struct pipeline *pipeline)
+{
+    return &pipeline->backend->ops;
+}
+
+struct stream *pipeline_stream(struct pipeline *pipeline)
+{
+    return pipeline->stream;
 }
 
 void pipeline_info(const struct pipeline *pipeline, struct pipeline_info *info)

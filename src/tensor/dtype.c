@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "tensor/f8_grid.h"
+
 const char *dtype_name(enum dtype dtype)
 {
     static const char *const names[DTYPE_COUNT] = {
@@ -13,14 +15,6 @@ const char *dtype_name(enum dtype dtype)
     return names[dtype];
 }
 
-static uint32_t float_bits(float value)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 /* A small float: sign, exponent_bits, mantissa_bits, the usual bias. `finite_top`: the largest
  * exponent holds numbers too, and only the all-ones mantissa is NaN (the "FN" form). */
 struct small_float {
@@ -28,7 +22,6 @@ struct small_float {
     int finite_top;
 };
 
-static const struct small_float f16_form = {5, 10, 0};
 static const struct small_float e4m3_form = {4, 3, 1};
 static const struct small_float e5m2_form = {5, 2, 0};
 
@@ -55,44 +48,28 @@ static float small_to_float(struct small_float form, uint32_t bits)
     return sign ? -magnitude : magnitude;
 }
 
-/* Rounds the magnitude to the grid of the form, ties to even. `largest` is the largest finite
- * encoding; beyond it the result is `overflow`. NaN gives `nan`. */
-static uint32_t float_to_small(struct small_float form, float value, uint32_t largest,
-                               uint32_t overflow, uint32_t nan)
+/* Rounds the magnitude to f16's grid, ties to even. */
+static uint16_t magnitude_to_f16(uint32_t magnitude)
 {
-    int bias = (1 << (form.exponent_bits - 1)) - 1;
-    uint32_t bits = float_bits(value);
-    uint32_t sign = (bits >> 31) << (form.exponent_bits + form.mantissa_bits);
-    uint32_t magnitude = bits & 0x7fffffffu;
-    int exponent = (int)(magnitude >> 23) - 127;
-    uint32_t significand, result;
-    int shift;
+    int exponent = (int)(magnitude >> 23) - 127, shift = 13;
+    uint32_t significand, result, rest, half;
 
     if (magnitude > 0x7f800000u)
-        return sign | nan;
-    if (magnitude == 0x7f800000u)
-        return sign | overflow;
-    /* The significand with its hidden bit, to be shifted down to the form's grid. */
-    significand = exponent == -127 ? magnitude & 0x7fffffu : (magnitude & 0x7fffffu) | 0x800000u;
-    if (exponent == -127)
-        exponent = -126;
-    shift = 23 - form.mantissa_bits;
-    if (exponent < 1 - bias)
-        shift += 1 - bias - exponent;
-    if (shift > 25)
-        return sign; /* less than half of the smallest number */
+        return 0x7e00;
+    if (exponent < -25)
+        return 0; /* less than half of the smallest number */
+    significand = (magnitude & 0x7fffffu) | 0x800000u;
+    if (exponent < -14)
+        shift += -14 - exponent;
     result = significand >> shift;
-    {
-        uint32_t rest = significand & ((1u << shift) - 1);
-        uint32_t half = 1u << (shift - 1);
-
-        if (rest > half || (rest == half && (result & 1u)))
-            result++;
-    }
+    rest = significand & ((1u << shift) - 1);
+    half = 1u << (shift - 1);
+    if (rest > half || (rest == half && (result & 1u)))
+        result++;
     /* A carry out of the mantissa raises the exponent by itself. */
-    if (exponent >= 1 - bias)
-        result += (uint32_t)(exponent + bias - 1) << form.mantissa_bits;
-    return sign | (result > largest ? overflow : result);
+    if (exponent >= -14)
+        result += (uint32_t)(exponent + 14) << 10;
+    return (uint16_t)(result < 0x7c00 ? result : 0x7c00);
 }
 
 float f8_e4m3_to_float(uint8_t bits)
@@ -107,22 +84,24 @@ float f8_e5m2_to_float(uint8_t bits)
 
 uint16_t float_to_f16(float value)
 {
-    return (uint16_t)float_to_small(f16_form, value, 0x7bff, 0x7c00, 0x7e00);
+    uint32_t bits = f8_float_bits(value);
+
+    return (uint16_t)((bits >> 16 & 0x8000u) | magnitude_to_f16(bits & 0x7fffffffu));
 }
 
 uint8_t float_to_f8_e4m3(float value)
 {
-    return (uint8_t)float_to_small(e4m3_form, value, 0x7e, 0x7e, 0x7f);
+    return f8_encode(value, f8_e4m3_grid);
 }
 
 uint8_t float_to_f8_e5m2(float value)
 {
-    return (uint8_t)float_to_small(e5m2_form, value, 0x7b, 0x7b, 0x7e);
+    return f8_encode(value, f8_e5m2_grid);
 }
 
 uint16_t float_to_bf16(float value)
 {
-    uint32_t bits = float_bits(value);
+    uint32_t bits = f8_float_bits(value);
 
     if ((bits & 0x7fffffffu) > 0x7f800000u)
         return (uint16_t)(bits >> 16 | 0x40u);

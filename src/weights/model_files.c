@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "weights/json_text.h"
+#include "weights/model_facts.h"
 #include "weights/names.h"
 #include "weights/safetensors.h"
 #include "weights/shard_index.h"
@@ -19,12 +20,7 @@
 
 #define DEFAULT_FLOW_SHIFT 3.0
 
-/* Where a diffusers folder keeps each component. */
-static const struct {
-    const char *folder;
-    const char *file; /* name of the weights without variant and extension */
-    const char *tokenizer;
-} places[COMPONENT_COUNT] = {
+static const struct model_place places[COMPONENT_COUNT] = {
     [COMPONENT_TRANSFORMER] = {"transformer", "diffusion_pytorch_model", NULL},
     [COMPONENT_VAE] = {"vae", "diffusion_pytorch_model", NULL},
     [COMPONENT_CLIP_L] = {"text_encoder", "model", "tokenizer"},
@@ -37,13 +33,20 @@ struct opened {
     const char *path;
     struct safetensors_file **files;
     size_t count;
+    json_t *facts; /* that they carry; NULL: none */
 };
+
+const struct model_place *model_files_place(enum component component)
+{
+    return &places[component];
+}
 
 static void close_files(struct opened *opened)
 {
     for (size_t i = 0; i < opened->count; i++)
         safetensors_close(opened->files[i]);
     free(opened->files);
+    json_decref(opened->facts);
     *opened = (struct opened){0};
 }
 
@@ -95,12 +98,11 @@ static bool refuse_other_format(const unsigned char *start, size_t size, const c
     return true;
 }
 
-static bool open_files(struct opened *out, const char *path, struct error *err)
+static bool open_tensors(struct opened *out, const char *path, struct error *err)
 {
     unsigned char start[START_BYTES];
     size_t size = 0;
 
-    *out = (struct opened){.path = path};
     if (!read_start(start, &size, path, err) || !refuse_other_format(start, size, path, err))
         return false;
     if (is_index(start, size))
@@ -115,6 +117,17 @@ static bool open_files(struct opened *out, const char *path, struct error *err)
     }
     out->count = 1;
     return true;
+}
+
+static bool open_files(struct opened *out, const char *path, struct error *err)
+{
+    *out = (struct opened){.path = path};
+    if (!open_tensors(out, path, err))
+        return false;
+    if (model_facts_read(&out->facts, out->files, out->count, err))
+        return true;
+    close_files(out);
+    return false;
 }
 
 /* The files under a prefix, for names_detect. */
@@ -152,13 +165,23 @@ static const char *find_prefix(const struct opened *opened, enum component compo
     return recognise(opened, component, "") > 0 ? "" : NULL;
 }
 
-/* Puts the component into `files`, in place of what was there. */
+static bool is_turbo_name(const char *name)
+{
+    return name && strcasestr(name, "turbo");
+}
+
+/* Puts the component into `files`, in place of what was there. Takes `config`; without one, the
+ * files may carry it. */
 static bool add_component(struct model_files *files, enum component component,
                           const struct opened *opened, const char *prefix, json_t *config,
                           struct error *err)
 {
     struct weights *weights;
 
+    if (!config)
+        config = model_facts_config(opened->facts, places[component].folder);
+    if (component == COMPONENT_TRANSFORMER)
+        files->is_turbo = is_turbo_name(json_string_value(json_object_get(opened->facts, "name")));
     if (!weights_create(&weights, component, opened->path, err)) {
         json_decref(config);
         return false;
@@ -241,6 +264,8 @@ static bool open_single(struct model_files *files, const char *path, struct erro
     if (!open_files(&opened, path, err))
         return false;
     is_good = add_file_components(files, &opened, err);
+    if (json_object_get(opened.facts, "flow_shift"))
+        files->flow_shift = json_number_value(json_object_get(opened.facts, "flow_shift"));
     close_files(&opened);
     return is_good;
 }
@@ -505,7 +530,7 @@ bool model_files_open(struct model_files **out, const struct model_paths *paths,
         error_set(err, ERROR_NO_MEMORY, "'%s'", model);
         goto fail;
     }
-    files->is_turbo = strcasestr(files->name, "turbo") != NULL;
+    files->is_turbo = files->is_turbo || is_turbo_name(files->name);
     free(model);
     *out = files;
     return true;

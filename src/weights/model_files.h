@@ -30,8 +30,17 @@ struct model_files {
     struct weights *component[COMPONENT_COUNT]; /* NULL: not there; owned */
     char *tokenizer_directory[COMPONENT_COUNT]; /* for the text encoders; NULL: not there */
     double flow_shift;                          /* from the scheduler's configuration; else 3 */
-    bool is_turbo; /* "turbo" stands in the name of the folder or file: tensors cannot tell */
+    bool is_turbo; /* "turbo" stands in its name, or in that of what it was converted from: tensors
+                      cannot tell */
 };
+
+/* Where a diffusers folder keeps a component. */
+struct model_place {
+    const char *folder;
+    const char *file;      /* name of the weights without variant and extension */
+    const char *tokenizer; /* NULL: none */
+};
+const struct model_place *model_files_place(enum component component);
 
 /* Fails with ERROR_BAD_FILE (naming file, tensor and cause), ERROR_IO, or ERROR_BAD_REQUEST when
  * nothing is there. A missing component is no failure here: whoever needs it says so. Free with

@@ -391,6 +391,12 @@ void safetensors_close(struct safetensors_file *file)
     free(file);
 }
 
+void safetensors_header(const struct safetensors_file *file, const void **bytes, size_t *size)
+{
+    *bytes = file->bytes;
+    *size = LENGTH_BYTES + (size_t)load_u64(file->bytes);
+}
+
 const char *safetensors_path(const struct safetensors_file *file)
 {
     return file->path;

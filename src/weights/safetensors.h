@@ -63,6 +63,8 @@ MUST_CHECK bool safetensors_open_memory(struct safetensors_file **out, const voi
 struct safetensors_file *safetensors_retain(struct safetensors_file *file);
 void safetensors_close(struct safetensors_file *file); /* NULL is fine */
 
+/* The file's beginning up to the tensors' data: all that is not in a tensor. */
+void safetensors_header(const struct safetensors_file *file, const void **bytes, size_t *size);
 const char *safetensors_path(const struct safetensors_file *file);
 size_t safetensors_count(const struct safetensors_file *file);
 /* Entries are sorted by name. */
@@ -83,8 +85,8 @@ enum safetensors_dtype safetensors_from_dtype(enum dtype dtype);
 size_t safetensors_dtype_size(enum safetensors_dtype dtype);      /* bytes of one element */
 const char *safetensors_dtype_name(enum safetensors_dtype dtype); /* "F32", "BF16", ... */
 
-/* Writing: declare every tensor, then append the data of each in the order of declaration. The file
- * appears under its name only when safetensors_writer_commit succeeds. */
+/* Writing: declare every tensor, then append the data of each in the order of declaration, or put
+ * it in any order. The file appears under its name only when safetensors_writer_commit succeeds. */
 struct safetensors_writer;
 
 MUST_CHECK bool safetensors_writer_create(struct safetensors_writer **out, const char *path,
@@ -93,11 +95,17 @@ MUST_CHECK bool safetensors_writer_create(struct safetensors_writer **out, const
 MUST_CHECK bool safetensors_writer_declare(struct safetensors_writer *writer, const char *name,
                                            enum safetensors_dtype dtype, int rank,
                                            const int64_t *dim, struct error *err);
+/* Once data has come, only a value of the same length can take the place of one that is there. */
 MUST_CHECK bool safetensors_writer_metadata(struct safetensors_writer *writer, const char *key,
                                             const char *value, struct error *err);
 /* Bytes of the next tensors, in pieces of any size. The first call ends the declarations. */
 MUST_CHECK bool safetensors_writer_append(struct safetensors_writer *writer, const void *bytes,
                                           size_t size, struct error *err);
+/* Bytes of any tensors by their place in the data, each once: the first tensor declared begins at
+ * 0, each other where the one before it ends. The first call ends the declarations and has the disk
+ * promise the room for all of them. Not together with append. */
+MUST_CHECK bool safetensors_writer_put(struct safetensors_writer *writer, size_t offset,
+                                       const void *bytes, size_t size, struct error *err);
 /* Fails when fewer bytes came than were declared. Frees the writer in any case. */
 MUST_CHECK bool safetensors_writer_commit(struct safetensors_writer *writer, struct error *err);
 void safetensors_writer_abandon(struct safetensors_writer *writer); /* NULL is fine */

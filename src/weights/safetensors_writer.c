@@ -8,6 +8,7 @@
 #include "weights/safetensors.h"
 
 #define DATA_ALIGN 8
+#define LENGTH_BYTES 8
 
 struct safetensors_writer {
     struct file_writer *out;
@@ -16,7 +17,9 @@ struct safetensors_writer {
     json_t *metadata; /* NULL: none */
     size_t declared_bytes;
     size_t written_bytes;
-    bool has_header; /* it is in the file: nothing can be declared any more */
+    size_t header_bytes;  /* with the length before it and the spaces behind */
+    bool has_header;      /* its size is fixed: nothing can be declared any more */
+    bool is_header_stale; /* what the file holds there is not what it should be */
 };
 
 bool safetensors_writer_create(struct safetensors_writer **out, const char *path, struct error *err)
@@ -89,16 +92,26 @@ bool safetensors_writer_declare(struct safetensors_writer *writer, const char *n
     return true;
 }
 
+/* The same length in JSON too: what needs escaping there has no place in such values. */
+static bool can_replace(const struct safetensors_writer *writer, const char *key, const char *value)
+{
+    const char *old = json_string_value(json_object_get(writer->metadata, key));
+
+    return old && strlen(old) == strlen(value) && strpbrk(old, "\"\\") == NULL &&
+           strpbrk(value, "\"\\") == NULL;
+}
+
 bool safetensors_writer_metadata(struct safetensors_writer *writer, const char *key,
                                  const char *value, struct error *err)
 {
-    if (writer->has_header)
+    if (writer->has_header && !can_replace(writer, key, value))
         return error_set(err, ERROR_BAD_REQUEST, "'%s': metadata '%s' comes after the data",
                          writer->path, key);
     if (!writer->metadata)
         writer->metadata = json_object();
     if (json_object_set_new(writer->metadata, key, json_string(value)) != 0)
         return error_set(err, ERROR_NO_MEMORY, "'%s': metadata '%s'", writer->path, key);
+    writer->is_header_stale = true;
     return true;
 }
 
@@ -116,29 +129,65 @@ static char *header_text(const struct safetensors_writer *writer)
     return text;
 }
 
-static bool write_header(struct safetensors_writer *writer, struct error *err)
+/* The file's first bytes: the length, the text, and spaces so that the data is aligned. The caller
+ * frees *out. */
+static bool make_header(unsigned char **out, size_t *out_size,
+                        const struct safetensors_writer *writer, struct error *err)
 {
-    static const char spaces[DATA_ALIGN] = "        ";
     char *text = header_text(writer);
-    unsigned char length[8];
-    size_t size, padding;
-    bool is_good;
+    unsigned char *bytes;
+    size_t size, padded;
 
     if (!text)
         return error_set(err, ERROR_NO_MEMORY, "'%s': header", writer->path);
     size = strlen(text);
-    padding = size_round_up(size, DATA_ALIGN) - size; /* the length itself takes 8 */
-    if (size + padding > SAFETENSORS_HEADER_BYTES_MAX) {
+    padded = size_round_up(size, DATA_ALIGN); /* the length itself takes 8 */
+    if (padded > SAFETENSORS_HEADER_BYTES_MAX) {
         free(text);
         return error_set(err, ERROR_BAD_REQUEST, "'%s': too many tensors", writer->path);
     }
-    for (int i = 0; i < 8; i++)
-        length[i] = (unsigned char)((uint64_t)(size + padding) >> (8 * i));
-    is_good = file_writer_append(writer->out, length, sizeof length, err) &&
-              file_writer_append(writer->out, text, size, err) &&
-              file_writer_append(writer->out, spaces, padding, err);
+    bytes = malloc(LENGTH_BYTES + padded);
+    if (!bytes) {
+        free(text);
+        return error_set(err, ERROR_NO_MEMORY, "'%s': header", writer->path);
+    }
+    for (int i = 0; i < LENGTH_BYTES; i++)
+        bytes[i] = (unsigned char)((uint64_t)padded >> (8 * i));
+    memcpy(bytes + LENGTH_BYTES, text, size);
+    memset(bytes + LENGTH_BYTES + size, ' ', padded - size);
     free(text);
-    writer->has_header = is_good;
+    *out = bytes;
+    *out_size = LENGTH_BYTES + padded;
+    return true;
+}
+
+/* Ends the declarations. */
+static bool write_header(struct safetensors_writer *writer, struct error *err)
+{
+    unsigned char *bytes;
+
+    if (!make_header(&bytes, &writer->header_bytes, writer, err))
+        return false;
+    writer->has_header = file_writer_append(writer->out, bytes, writer->header_bytes, err);
+    writer->is_header_stale = false;
+    free(bytes);
+    return writer->has_header;
+}
+
+static bool rewrite_header(struct safetensors_writer *writer, struct error *err)
+{
+    unsigned char *bytes;
+    size_t size;
+    bool is_good;
+
+    if (!make_header(&bytes, &size, writer, err))
+        return false;
+    if (size == writer->header_bytes)
+        is_good = file_writer_put(writer->out, 0, bytes, size, err);
+    else
+        is_good =
+            error_set(err, ERROR_BAD_REQUEST, "'%s': the header changed its size", writer->path);
+    free(bytes);
     return is_good;
 }
 
@@ -156,6 +205,23 @@ bool safetensors_writer_append(struct safetensors_writer *writer, const void *by
     return true;
 }
 
+bool safetensors_writer_put(struct safetensors_writer *writer, size_t offset, const void *bytes,
+                            size_t size, struct error *err)
+{
+    if (!writer->has_header &&
+        (!write_header(writer, err) ||
+         !file_writer_reserve(writer->out, writer->header_bytes + writer->declared_bytes, err)))
+        return false;
+    if (offset > writer->declared_bytes || size > writer->declared_bytes - offset ||
+        size > writer->declared_bytes - writer->written_bytes)
+        return error_set(err, ERROR_BAD_REQUEST, "'%s': more data than the %zu bytes declared",
+                         writer->path, writer->declared_bytes);
+    if (!file_writer_put(writer->out, writer->header_bytes + offset, bytes, size, err))
+        return false;
+    writer->written_bytes += size;
+    return true;
+}
+
 bool safetensors_writer_commit(struct safetensors_writer *writer, struct error *err)
 {
     struct file_writer *out;
@@ -167,6 +233,8 @@ bool safetensors_writer_commit(struct safetensors_writer *writer, struct error *
                   writer->path, writer->written_bytes, writer->declared_bytes);
         goto fail;
     }
+    if (writer->is_header_stale && !rewrite_header(writer, err))
+        goto fail;
     out = writer->out;
     writer->out = NULL;
     safetensors_writer_abandon(writer);

@@ -66,6 +66,8 @@ static bool PRINTF_LIKE(2, 3) add_problem(struct weight_loader *loader, const ch
     va_end(arguments);
     if (was_reported(loader, problem))
         return false;
+    if (loader->weights->observer && loader->weights->observer->problem)
+        loader->weights->observer->problem(loader->weights->observer->context, problem);
     if (loader->problem_count++ < WEIGHT_LOADER_NAMED_MAX)
         snprintf(loader->problems + used, sizeof loader->problems - used, "%s%s", used ? "; " : "",
                  problem);
@@ -186,8 +188,26 @@ static bool take_view(struct weight_loader *loader, struct tensor *out,
     return true;
 }
 
-/* An aligned f32 copy. */
-static bool take_vector(struct weight_loader *loader, struct tensor *out,
+static void tell_observer(const struct weight_loader *loader, const char *name,
+                          enum weights_use use, const struct tensor *view,
+                          const struct weights_found *found, bool has_scale)
+{
+    const struct weights_observer *observer = loader->weights->observer;
+    const struct weights_tensor tensor = {
+        .name = name,
+        .use = use,
+        .view = *view,
+        .has_scale = has_scale,
+        .file = loader->weights->sources[found->entry->source].file,
+        .entry = found->entry->stored,
+    };
+
+    if (observer && observer->tensor)
+        observer->tensor(observer->context, &tensor);
+}
+
+/* An aligned f32 copy. `name` is canonical. */
+static bool take_vector(struct weight_loader *loader, struct tensor *out, const char *name,
                         const struct weights_found *found, int64_t n)
 {
     struct tensor view = {0};
@@ -202,6 +222,7 @@ static bool take_vector(struct weight_loader *loader, struct tensor *out,
         copy[i] = dtype_load(view.dtype, view.data, i);
     *out = tensor_of(copy, DTYPE_F32, 1, &n);
     loader->weights->loaded_bytes += tensor_bytes(&view);
+    tell_observer(loader, name, WEIGHTS_VECTOR, &view, found, false);
     return true;
 }
 
@@ -327,25 +348,23 @@ static bool take_scale(struct weight_loader *loader, struct tensor *out,
     return true;
 }
 
-/* Looks for "<name><suffix>". */
-static bool find(struct weight_loader *loader, struct weights_found *found, const char *name,
-                 const char *suffix)
+static bool find(struct weight_loader *loader, struct weights_found *found, const char *name)
 {
-    char canonical[NAME_BYTES + 16];
-
-    snprintf(canonical, sizeof canonical, "%s%s", name, suffix);
-    weights_find(found, loader->weights, canonical);
+    weights_find(found, loader->weights, name);
     return found->entry != NULL;
 }
 
-static void take_layer(struct weight_loader *loader, struct linear *out, int rank,
-                       const int64_t *dim, bool with_bias, const char *name)
+static void take_layer(struct weight_loader *loader, struct linear *out, enum weights_use use,
+                       int rank, const int64_t *dim, bool with_bias, const char *name)
 {
+    char weight[NAME_BYTES + 16], bias[NAME_BYTES + 16];
     struct linear layer = {0};
     struct weights_found found;
 
     *out = (struct linear){0};
-    if (!find(loader, &found, name, ".weight")) {
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    snprintf(bias, sizeof bias, "%s.bias", name);
+    if (!find(loader, &found, weight)) {
         add_missing(loader, &found);
     } else if (check_quantization(loader, found.entry) &&
                take_view(loader, &layer.weight, &found, rank, dim) &&
@@ -353,9 +372,10 @@ static void take_layer(struct weight_loader *loader, struct linear *out, int ran
         out->weight = layer.weight;
         out->scale = layer.scale;
         loader->weights->loaded_bytes += tensor_bytes(&layer.weight);
+        tell_observer(loader, weight, use, &layer.weight, &found, tensor_exists(&layer.scale));
     }
-    if (find(loader, &found, name, ".bias"))
-        take_vector(loader, &out->bias, &found, dim[0]);
+    if (find(loader, &found, bias))
+        take_vector(loader, &out->bias, bias, &found, dim[0]);
     else if (with_bias)
         add_missing(loader, &found);
 }
@@ -369,7 +389,7 @@ void weight_loader_linear(struct weight_loader *loader, struct linear *out, int6
     va_start(arguments, name_format);
     vsnprintf(name, sizeof name, name_format, arguments);
     va_end(arguments);
-    take_layer(loader, out, 2, (int64_t[]){n, k}, with_bias, name);
+    take_layer(loader, out, WEIGHTS_LINEAR, 2, (int64_t[]){n, k}, with_bias, name);
 }
 
 void weight_loader_conv(struct weight_loader *loader, struct linear *out, int64_t n, int64_t c,
@@ -381,7 +401,7 @@ void weight_loader_conv(struct weight_loader *loader, struct linear *out, int64_
     va_start(arguments, name_format);
     vsnprintf(name, sizeof name, name_format, arguments);
     va_end(arguments);
-    take_layer(loader, out, 4, (int64_t[]){n, c, kernel, kernel}, true, name);
+    take_layer(loader, out, WEIGHTS_CONV, 4, (int64_t[]){n, c, kernel, kernel}, true, name);
 }
 
 void weight_loader_vector(struct weight_loader *loader, struct tensor *out, int64_t n,
@@ -395,8 +415,8 @@ void weight_loader_vector(struct weight_loader *loader, struct tensor *out, int6
     va_start(arguments, name_format);
     vsnprintf(name, sizeof name, name_format, arguments);
     va_end(arguments);
-    if (find(loader, &found, name, ""))
-        take_vector(loader, out, &found, n);
+    if (find(loader, &found, name))
+        take_vector(loader, out, name, &found, n);
     else
         add_missing(loader, &found);
 }
@@ -412,12 +432,12 @@ void weight_loader_table(struct weight_loader *loader, struct tensor *out, int64
     va_start(arguments, name_format);
     vsnprintf(name, sizeof name, name_format, arguments);
     va_end(arguments);
-    if (!find(loader, &found, name, ""))
+    if (!find(loader, &found, name))
         add_missing(loader, &found);
     else if (find_scale(loader->weights, found.entry))
         add_unusable(loader, found.entry, "is a table with a scale, which is not supported");
-    else
-        take_view(loader, out, &found, 2, (int64_t[]){rows, columns});
+    else if (take_view(loader, out, &found, 2, (int64_t[]){rows, columns}))
+        tell_observer(loader, name, WEIGHTS_TABLE, out, &found, false);
 }
 
 bool weight_loader_finish(struct weight_loader *loader, struct error *err)

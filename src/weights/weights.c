@@ -213,6 +213,25 @@ void weights_release_pages(const struct weights *weights)
                                   weights->entries[i].stored);
 }
 
+void weights_observe(struct weights *weights, const struct weights_observer *observer)
+{
+    weights->observer = observer;
+}
+
+size_t weights_stored_count(const struct weights *weights)
+{
+    return weights->entry_count;
+}
+
+const struct safetensors_entry *weights_stored_at(const struct weights *weights, size_t index,
+                                                  const struct safetensors_file **file)
+{
+    const struct weights_entry *entry = &weights->entries[index];
+
+    *file = weights->sources[entry->source].file;
+    return entry->stored;
+}
+
 const struct weights_entry *weights_find_stored(const struct weights *weights, const char *stored)
 {
     struct weights_entry key = {.name = stored};
@@ -345,4 +364,9 @@ const char *weights_config_text(const struct weights *weights, const char *key,
     json_t *value = json_object_get(weights->config, key);
 
     return json_is_string(value) ? json_string_value(value) : fallback;
+}
+
+const json_t *weights_config(const struct weights *weights)
+{
+    return weights->config;
 }

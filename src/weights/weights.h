@@ -15,9 +15,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include "base/attributes.h"
 #include "base/error.h"
 #include "tensor/tensor.h"
+#include "weights/safetensors.h"
 
 enum component {
     COMPONENT_TRANSFORMER,
@@ -59,6 +62,41 @@ int64_t weights_config_integer(const struct weights *weights, const char *key, i
 double weights_config_number(const struct weights *weights, const char *key, double fallback);
 const char *weights_config_text(const struct weights *weights, const char *key,
                                 const char *fallback);
+
+/* All of it; NULL: there is none. Borrowed. */
+const json_t *weights_config(const struct weights *weights);
+
+/* What a loader hands out, as it is stored: for converting and checking a model tensor by tensor.
+ */
+enum weights_use {
+    WEIGHTS_LINEAR, /* a matrix that activations are multiplied with */
+    WEIGHTS_CONV,
+    WEIGHTS_VECTOR, /* a bias, a norm */
+    WEIGHTS_TABLE,  /* looked up by row */
+};
+
+struct weights_tensor {
+    const char *name; /* canonical, suffix included */
+    enum weights_use use;
+    struct tensor view; /* of the file, or of a copy that lives as long as the weights */
+    bool has_scale;     /* FP8 with factors */
+    const struct safetensors_file *file;
+    const struct safetensors_entry *entry; /* the view may be a part of it */
+};
+
+/* Calls `tensor` for each tensor that a loader hands out from now on and `problem` with a sentence
+ * for each one that it cannot. Either may be NULL. NULL for `observer` ends it; borrows it. */
+struct weights_observer {
+    void (*tensor)(void *context, const struct weights_tensor *tensor);
+    void (*problem)(void *context, const char *problem);
+    void *context;
+};
+void weights_observe(struct weights *weights, const struct weights_observer *observer);
+
+/* The tensors of the component that are stored, whether a loader asks for them or not. */
+size_t weights_stored_count(const struct weights *weights);
+const struct safetensors_entry *weights_stored_at(const struct weights *weights, size_t index,
+                                                  const struct safetensors_file **file);
 
 /* Collects tensors for a model and every complaint about them, so that one load names the first
  * five missing or misshapen tensors and not just one. */

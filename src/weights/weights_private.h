@@ -35,6 +35,7 @@ struct weights {
     size_t stored_bytes, loaded_bytes;
     uint64_t *reported; /* hashes of the problems that the current loader has named */
     size_t reported_count, reported_capacity;
+    const struct weights_observer *observer; /* NULL: none */
 };
 
 /* A tensor found by its canonical name. */

@@ -150,6 +150,32 @@ static void check_not_finite(struct kernel_check *check)
     kernel_release(check);
 }
 
+/* FP8 is decoded in registers: the result is that of weights that were decoded before. */
+static void check_fp8_equals_decoded(struct kernel_check *check)
+{
+    static const enum dtype types[] = {DTYPE_F8_E4M3, DTYPE_F8_E5M2};
+    struct shape s = {2, 37, 260, 75};
+
+    for (size_t t = 0; t < COUNT_OF(types); t++) {
+        struct linear layer = make_layer(check, s, types[t], 1, SCALE_EACH, true);
+        struct linear decoded = layer;
+        struct tensor x = make_input(check, s, 0);
+        struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, s.batch, s.tokens, s.columns);
+        struct tensor want = kernel_like(check, &out), got = kernel_like(check, &out);
+
+        decoded.weight = KERNEL_TENSOR(check, DTYPE_F32, 0, s.columns, s.depth);
+        decoded.scale = (struct tensor){0};
+        for (int64_t i = 0; i < s.columns * s.depth; i++)
+            kernel_put(&decoded.weight, i,
+                       kernel_get(&layer.weight, i) * kernel_get(&layer.scale, i / s.depth));
+        check->fast.linear(check->stream, &got, &x, &layer);
+        check->fast.linear(check->stream, &want, &x, &decoded);
+        kernel_expect_close(check, &got, &want, kernel_product_tolerance(check, s.depth),
+                            "linear of %s as if it were decoded", dtype_name(types[t]));
+        kernel_release(check);
+    }
+}
+
 /* A row's result does not depend on what else is in the batch. */
 static void check_row_is_independent(struct kernel_check *check)
 {
@@ -196,6 +222,7 @@ static void check_linear(struct kernel_check *check)
     check_phases(check);
     check_views(check);
     check_not_finite(check);
+    check_fp8_equals_decoded(check);
     check_row_is_independent(check);
     check_unsupported(check);
 }

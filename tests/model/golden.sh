@@ -1,9 +1,11 @@
 #!/bin/sh
-# Runs golden_check on both golden bundles, on the reference and on every CPU level of this machine.
-# usage: golden.sh PATH/TO/golden_check SHARED_DIR
+# Runs golden_check on both golden bundles, on the reference and on every CPU level of this machine,
+# and on what sd35 convert makes of them.
+# usage: golden.sh PATH/TO/golden_check SHARED_DIR PATH/TO/sd35
 set -eu
 check=$1
 shared=$2
+sd35=$3
 if [ ! -x "$shared/golden/assemble" ]; then
     echo "SKIPPED: the golden check needs the golden values in $shared, which are not here" >&2
     exit 0
@@ -32,6 +34,13 @@ run tiny-large-ref "$work/tiny-large" --device ref --tokens "$shared/golden/toke
 large=$!
 run tiny-medium-ref "$work/tiny-medium" --device ref &
 medium=$!
+for bundle in tiny-large tiny-medium; do
+    "$sd35" convert --quiet --model-path "$work/$bundle" --output-path "$work/$bundle-fp8"
+    cp "$work/$bundle/expected.safetensors" "$work/$bundle/cases.json" "$work/$bundle-fp8"
+    run "$bundle-fp8" "$work/$bundle-fp8" --fp8 || failed=1
+    run "$bundle-fp8-activations" "$work/$bundle-fp8" --fp8-activations || failed=1
+    grep velocity "$work/$bundle-fp8.log" "$work/$bundle-fp8-activations.log" | sed "s|^$work/||"
+done
 wait "$large" || failed=1
 wait "$medium" || failed=1
 for bundle in tiny-large tiny-medium; do

@@ -26,6 +26,8 @@ struct check {
     json_t *cases;
     const char *model_directory;
     struct limits limits;
+    bool is_fp8;              /* a converted model: only its velocities are compared */
+    bool has_fp8_activations; /* what goes into its FP8 layers is rounded, as a GPU will do */
     int checked, failed, skipped;
 };
 

@@ -331,6 +331,29 @@ static void file_writer_shows_the_file_only_when_it_is_committed(void **state)
     free(path);
 }
 
+static void file_writer_puts_bytes_anywhere_into_the_room_it_reserved(void **state)
+{
+    const char *path = test_path("put");
+    struct file_writer *writer;
+    struct error err = {0};
+    unsigned char *bytes;
+    size_t size;
+
+    (void)state;
+    assert_true(file_writer_create(&writer, path, &err));
+    assert_true(file_writer_reserve(writer, 6, &err));
+    assert_true(file_writer_put(writer, 4, "56", 2, &err));
+    assert_true(file_writer_put(writer, 0, "12", 2, &err));
+    assert_true(file_writer_commit(writer, &err));
+    assert_true(file_read(&bytes, &size, path, 100, &err));
+    assert_int_equal(size, 6);
+    assert_memory_equal(bytes,
+                        "12\0\0"
+                        "56",
+                        6);
+    free(bytes);
+}
+
 static void file_writer_keeps_the_old_file_until_the_commit(void **state)
 {
     const char *directory = new_directory("replace");
@@ -656,6 +679,7 @@ int main(void)
         cmocka_unit_test(file_read_returns_every_byte_and_a_nul),
         cmocka_unit_test(file_read_refuses_what_is_too_large_missing_or_no_regular_file),
         cmocka_unit_test(file_writer_shows_the_file_only_when_it_is_committed),
+        cmocka_unit_test(file_writer_puts_bytes_anywhere_into_the_room_it_reserved),
         cmocka_unit_test(file_writer_keeps_the_old_file_until_the_commit),
         cmocka_unit_test(file_writer_abandon_leaves_nothing_behind),
         cmocka_unit_test(file_writer_gives_the_file_the_mode_that_the_umask_asks_for),

@@ -15,8 +15,8 @@ static atomic_bool never;
 
 /* --- Progress --- */
 
-static const struct pipeline_progress halfway = {
-    .phase = PHASE_DENOISE, .step = 14, .step_count = 28, .phase_seconds = 70, .total_seconds = 75};
+static const struct progress_now halfway = {
+    .phase = "denoise", .unit = "", .step = 14, .step_count = 28, .seconds = 70};
 
 static void the_progress_line_tells_phase_step_seconds_and_time_left(void **state)
 {
@@ -50,7 +50,7 @@ static void a_narrow_terminal_gets_no_bar(void **state)
 
 static void time_left_is_not_guessed_before_the_first_step(void **state)
 {
-    struct pipeline_progress now = {.phase = PHASE_DENOISE, .step_count = 28};
+    struct progress_now now = {.phase = "denoise", .unit = "", .step_count = 28};
     char line[PROGRESS_LINE_BYTES];
 
     (void)state;

@@ -709,9 +709,71 @@ static void every_tensor_of_the_golden_bundles_is_found(void **state)
     }
 }
 
+/* --- facts in the metadata --- */
+
+/* A VAE in a file of its own, with these facts. */
+static const char *vae_with_facts(const char *name, const char *facts)
+{
+    const char *path = test_path(name);
+    struct safetensors_writer *writer;
+    const float value = 1.0f;
+
+    assert_true(safetensors_writer_create(&writer, path, NULL));
+    assert_true(safetensors_writer_metadata(writer, "sd35.facts", facts, NULL));
+    assert_true(safetensors_writer_declare(writer, "first_stage_model.encoder.conv_in.weight",
+                                           SAFETENSORS_F32, 1, (int64_t[]){1}, NULL));
+    assert_true(safetensors_writer_append(writer, &value, sizeof value, NULL));
+    assert_true(safetensors_writer_commit(writer, NULL));
+    return path;
+}
+
+static void a_file_carries_the_facts_of_its_networks(void **state)
+{
+    const char *path =
+        vae_with_facts("facts.safetensors",
+                       "{\"flow_shift\": 2.5, \"configs\": {\"vae\": {\"norm_num_groups\": 16}}}");
+    struct model_files *files;
+    struct error err;
+
+    (void)state;
+    if (!model_files_open(&files, &(struct model_paths){.model = path}, &err))
+        fail_msg("%s", err.message);
+    assert_true(files->flow_shift == 2.5);
+    assert_int_equal(weights_config_integer(files->component[COMPONENT_VAE], "norm_num_groups", 32),
+                     16);
+    assert_false(files->is_turbo);
+    model_files_close(files);
+}
+
+static void facts_that_make_no_sense_are_refused(void **state)
+{
+    static const char *const wrong[] = {
+        "{",
+        "[]",
+        "{\"name\": 1}",
+        "{\"flow_shift\": 0}",
+        "{\"flow_shift\": \"3\"}",
+        "{\"configs\": []}",
+        "{\"configs\": {\"vae\": 1}}",
+    };
+    struct model_files *files;
+    struct error err;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const char *path = vae_with_facts("wrong-facts.safetensors", wrong[i]);
+
+        assert_false(model_files_open(&files, &(struct model_paths){.model = path}, &err));
+        assert_int_equal(err.code, ERROR_BAD_FILE);
+        assert_non_null(strstr(err.message, "sd35.facts"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_carries_the_facts_of_its_networks),
+        cmocka_unit_test(facts_that_make_no_sense_are_refused),
         cmocka_unit_test(a_folder_and_a_single_file_of_one_model_hold_the_same_tensors),
         cmocka_unit_test(scaled_fp8_files_hold_the_same_tensors_up_to_rounding),
         cmocka_unit_test(separate_files_are_recognised_by_what_they_hold),

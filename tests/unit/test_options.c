@@ -10,7 +10,7 @@
 
 struct values {
     bool loud;
-    const char *name, *colour;
+    const char *name, *colour, *perhaps;
     int count;
     double ratio;
     struct option_seed seed;
@@ -29,6 +29,7 @@ static const struct option options[] = {
     {"seed", 0, OPTION_SEED, FIELD(seed), "N", 0, 0, NULL, "Which noise.", NULL},
     {"frame-size", 0, OPTION_SIZE, FIELD(size), "WxH", 1, 100, NULL, "Pixels.", NULL},
     {"list", 0, OPTION_LIST, FIELD(list), "N,N,...", 0, 50, NULL, "Some.", NULL},
+    {"perhaps", 'p', OPTION_OPTIONAL_TEXT, FIELD(perhaps), "[TEXT]", 0, 0, NULL, "Or not.", NULL},
 };
 
 static const struct option_pair conflicts[] = {{"count", "list"}};
@@ -110,6 +111,23 @@ static void a_value_may_begin_with_one_dash(void **state)
     assert_true(PARSE(&values, NULL, "--seed", "-1", "--name", "-"));
     assert_false(values.seed.is_set);
     assert_string_equal(values.name, "-");
+}
+
+static void a_value_may_be_left_out_where_the_table_says_so(void **state)
+{
+    struct values values = {0};
+
+    (void)state;
+    assert_true(PARSE(&values, NULL, "--perhaps", "--loud"));
+    assert_string_equal(values.perhaps, "");
+    assert_true(values.loud);
+    assert_true(PARSE(&values, NULL, "--loud", "-p"));
+    assert_string_equal(values.perhaps, "");
+    assert_true(PARSE(&values, NULL, "-p", "file", "-c", "2"));
+    assert_string_equal(values.perhaps, "file");
+    assert_int_equal(values.count, 2);
+    assert_true(PARSE(&values, NULL, "--perhaps=-x"));
+    assert_string_equal(values.perhaps, "-x");
 }
 
 static void sizes_lists_and_seeds_are_read(void **state)
@@ -420,12 +438,28 @@ static int clear_variables(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, clear_variables, clear_variables)
 
+static void a_word_of_its_own_goes_to_the_operand(void **state)
+{
+    struct option_table with_operand = table;
+    char *once[] = {(char *)(uintptr_t) "try", (char *)(uintptr_t) "cat",
+                    (char *)(uintptr_t) "--count", (char *)(uintptr_t) "3"};
+    struct values values = {0};
+    bool wants_help;
+
+    (void)state;
+    with_operand.operand = "name";
+    assert_true(options_parse(&values, &wants_help, &with_operand, 4, once, NULL));
+    assert_string_equal(values.name, "cat");
+    assert_int_equal(values.count, 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(options_are_read_in_every_spelling),
         TEST(the_last_of_several_values_counts),
         TEST(a_value_may_begin_with_one_dash),
+        TEST(a_value_may_be_left_out_where_the_table_says_so),
         TEST(sizes_lists_and_seeds_are_read),
         TEST(numbers_with_anything_else_around_them_are_refused),
         TEST(fractions_outside_their_range_or_not_finite_are_refused),
@@ -443,6 +477,7 @@ int main(void)
         TEST(a_variable_gives_way_to_what_contradicts_it_on_the_command_line),
         TEST(a_variable_that_needs_another_option_waits_for_it),
         TEST(help_wins_over_mistakes_but_not_over_values),
+        TEST(a_word_of_its_own_goes_to_the_operand),
         TEST(the_help_names_every_option_and_variable),
         TEST(the_generate_table_has_no_name_or_letter_twice),
         TEST(generate_wants_a_model_and_a_prompt),

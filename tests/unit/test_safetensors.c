@@ -675,6 +675,53 @@ static void the_writer_refuses_what_it_could_not_read_back(void **state)
     assert_int_equal(access(test_path("refused"), F_OK), -1);
 }
 
+/* Two tensors put in pieces from behind, and metadata that is known last. */
+static void data_is_put_in_any_order(void **state)
+{
+    const char *path = test_path("put.safetensors");
+    struct safetensors_writer *writer;
+    struct safetensors_file *file;
+    const void *header;
+    size_t size;
+
+    (void)state;
+    assert_true(safetensors_writer_create(&writer, path, NULL));
+    assert_true(safetensors_writer_metadata(writer, "hash", "0000", NULL));
+    assert_true(safetensors_writer_declare(writer, "a", SAFETENSORS_U8, 1, (int64_t[]){3}, NULL));
+    assert_true(safetensors_writer_declare(writer, "b", SAFETENSORS_U8, 1, (int64_t[]){4}, NULL));
+    assert_true(safetensors_writer_put(writer, 5, "fg", 2, NULL));
+    assert_true(safetensors_writer_put(writer, 0, "abcde", 5, NULL));
+    assert_false(safetensors_writer_put(writer, 7, "h", 1, NULL));
+    assert_false(safetensors_writer_put(writer, 0, "abc", 3, NULL));
+    assert_false(safetensors_writer_metadata(writer, "hash", "12345", NULL));
+    assert_false(safetensors_writer_metadata(writer, "hash", "12\"4", NULL));
+    assert_false(safetensors_writer_metadata(writer, "other", "1234", NULL));
+    assert_true(safetensors_writer_metadata(writer, "hash", "1234", NULL));
+    assert_true(safetensors_writer_commit(writer, NULL));
+    assert_true(safetensors_open(&file, path, NULL));
+    assert_string_equal(safetensors_metadata(file, "hash"), "1234");
+    assert_memory_equal(safetensors_find(file, "a")->data, "abc", 3);
+    assert_memory_equal(safetensors_find(file, "b")->data, "defg", 4);
+    safetensors_header(file, &header, &size);
+    assert_ptr_equal((const unsigned char *)header + size, safetensors_find(file, "a")->data);
+    safetensors_close(file);
+}
+
+static void data_that_was_not_put_is_missed(void **state)
+{
+    const char *path = test_path("not-put.safetensors");
+    struct safetensors_writer *writer;
+    struct error err = {0};
+
+    (void)state;
+    assert_true(safetensors_writer_create(&writer, path, NULL));
+    assert_true(safetensors_writer_declare(writer, "a", SAFETENSORS_U8, 1, (int64_t[]){3}, NULL));
+    assert_true(safetensors_writer_put(writer, 1, "bc", 2, NULL));
+    assert_false(safetensors_writer_commit(writer, &err));
+    assert_non_null(strstr(err.message, "2 bytes of data came, 3 were declared"));
+    assert_int_equal(access(path, F_OK), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -689,6 +736,8 @@ int main(void)
         cmocka_unit_test(a_path_that_is_no_file_is_refused),
         cmocka_unit_test(a_file_with_missing_data_never_appears),
         cmocka_unit_test(the_writer_refuses_what_it_could_not_read_back),
+        cmocka_unit_test(data_is_put_in_any_order),
+        cmocka_unit_test(data_that_was_not_put_is_missed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
