@@ -50,12 +50,22 @@ def drop_leftovers(folder):
             write_json(path, {k: v for k, v in value.items() if k not in leftovers})
 
 
+def clear(folder):
+    """Takes an older model out; the model card stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*COMPONENTS, "model_index.json"):
+        path = folder / name
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+
+
 def write(work, glyphs, folder):
     """`folder` and `folder`-turbo; older ones are replaced."""
     turbo = folder.with_name(folder.name + "-turbo")
-    for old in (folder, turbo):
-        shutil.rmtree(old, ignore_errors=True)
-        old.mkdir(parents=True)
+    clear(folder)
+    clear(turbo)
     for name in ("tokenizer", "tokenizer_2", "tokenizer_3"):
         shutil.copytree(work / "data" / name, folder / name)
     model = train_transformer.load(work, glyphs, "cpu")
@@ -76,7 +86,7 @@ def write(work, glyphs, folder):
 
     changed, _ = checkpoints.load(work / "turbo")
     if not changed:
-        shutil.rmtree(turbo)
+        turbo.rmdir()
         return
     shared = f"../../{folder.name}/transformer"
     write_transformer(turbo / "transformer", {**tensors, **checkpoints.half(changed)}, f"{shared}/{TRANSFORMER_FILE.format(1)}")
