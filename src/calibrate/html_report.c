@@ -142,11 +142,13 @@ static void put_sizes(FILE *out, const struct convert_plan *plan)
 
 /* --- Layers --- */
 
-/* Layers of one component as a table: blocks down, kinds of layers across. */
+/* Layers of one component as a table: blocks down, kinds of layers across; or, as a table of its
+ * own with other kinds, those outside of blocks. Both share the colours' range. */
 struct heat_map {
     const struct convert_plan *plan;
     const struct calibration *calibration;
     enum component component;
+    bool has_blocks;
     const char *columns[COLUMNS_MAX]; /* what follows the block's name */
     int column_count;
     double least, most; /* logarithms of what is shown */
@@ -168,6 +170,15 @@ static bool is_in(const struct heat_map *map, const struct plan_layer *layer)
     size_t length = strlen(component);
 
     return strncmp(layer->name, component, length) == 0 && layer->name[length] == '.';
+}
+
+static bool is_shown(const struct heat_map *map, const struct plan_layer *layer)
+{
+    char block[LAYER_NAME_BYTES];
+
+    calibration_block_of(block, layer->name);
+    return is_in(map, layer) &&
+           (strcmp(block, keep_rule_component(map->component)) != 0) == map->has_blocks;
 }
 
 /* What the cell tells: the harm to the picture, or the error of the weight when no picture was
@@ -196,7 +207,8 @@ static void look_over(struct heat_map *map)
 
         if (!is_in(map, &map->plan->layers[i]))
             continue;
-        add_column(map, kind_of(map->plan->layers[i].name));
+        if (is_shown(map, &map->plan->layers[i]))
+            add_column(map, kind_of(map->plan->layers[i].name));
         if (!(heat > 0.0))
             continue;
         map->least = fmin(map->least, log(heat));
@@ -268,8 +280,9 @@ static void put_heat_map(FILE *out, struct heat_map *map)
     look_over(map);
     if (map->column_count == 0)
         return;
-    fprintf(out, "<h3>%s</h3>\n<div class=\"wide\"><table><tr><th></th>",
-            component_name(map->component));
+    if (map->has_blocks)
+        fprintf(out, "<h3>%s</h3>\n", component_name(map->component));
+    fputs("<div class=\"wide\"><table><tr><th></th>", out);
     for (int c = 0; c < map->column_count; c++) {
         fputs("<th>", out);
         html_put_text(out, map->columns[c]);
@@ -277,7 +290,7 @@ static void put_heat_map(FILE *out, struct heat_map *map)
     }
     fputs("</tr>\n", out);
     for (size_t i = 0; i < map->plan->layer_count; i++)
-        if (is_in(map, &map->plan->layers[i]) && begins_block(map->plan, i, block))
+        if (is_shown(map, &map->plan->layers[i]) && begins_block(map->plan, i, block))
             put_row(out, map, block, i);
     fputs("</table></div>\n", out);
 }
@@ -293,11 +306,13 @@ static void put_layers(FILE *out, const struct convert_plan *plan,
             : "How far each linear layer's weights are off in FP8, in percent.",
         out);
     fputs(" Framed layers are kept in 16 bits. The pointer on a cell tells more.</p>\n", out);
-    for (int c = 0; c < COMPONENT_COUNT; c++) {
-        struct heat_map map = {
-            .plan = plan, .calibration = calibration, .component = (enum component)c};
+    for (int i = 0; i < 2 * COMPONENT_COUNT; i++) {
+        struct heat_map map = {.plan = plan,
+                               .calibration = calibration,
+                               .component = (enum component)(i / 2),
+                               .has_blocks = i % 2 == 0};
 
-        if (c != COMPONENT_VAE)
+        if (map.component != COMPONENT_VAE)
             put_heat_map(out, &map);
     }
 }
