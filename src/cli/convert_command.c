@@ -1,5 +1,4 @@
 /* `sd35 convert`: a model's weights to FP8. */
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +6,7 @@
 #include "base/thread_pool.h"
 #include "calibrate/calibrate.h"
 #include "calibrate/html_report.h"
+#include "cli/byte_progress.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/progress.h"
@@ -115,27 +115,6 @@ static enum convert_layout parse_layout(const char *name)
     return strcmp(name, "comfyui") == 0 ? CONVERT_COMFYUI : CONVERT_DIFFUSERS;
 }
 
-static int megabytes(size_t bytes)
-{
-    size_t count = bytes / 1000000;
-
-    return count < INT_MAX ? (int)count : INT_MAX;
-}
-
-static void show_progress(void *context, const struct convert_progress *now)
-{
-    const struct progress_now shown = {
-        .phase = now->phase,
-        .unit = " MB",
-        .ended = NULL,
-        .step = megabytes(now->done_bytes),
-        .step_count = megabytes(now->total_bytes),
-        .seconds = now->seconds,
-    };
-
-    progress_show(context, &shown);
-}
-
 static void print_summary(const struct convert_settings *settings,
                           const struct convert_summary *summary)
 {
@@ -238,7 +217,7 @@ static bool convert(const struct convert_settings *settings, const atomic_bool *
         .shard_bytes = (size_t)settings->shard_mb * 1000 * 1000,
         .made_by = PROGRAM_NAME_AND_VERSION,
     };
-    struct convert_callbacks callbacks = {.progress = show_progress, .cancel = cancel};
+    struct convert_callbacks callbacks = {.progress = byte_progress_show, .cancel = cancel};
     struct convert_summary summary;
     struct progress *progress;
     bool ok;

@@ -1,10 +1,10 @@
 /* `sd35 verify`: is this model whole? */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/attributes.h"
 #include "base/thread_pool.h"
+#include "cli/byte_progress.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/progress.h"
@@ -37,26 +37,6 @@ static const struct option_table table = {
     .operand = "model",
 };
 
-static int megabytes(size_t bytes)
-{
-    size_t count = bytes / 1000000;
-
-    return count < INT_MAX ? (int)count : INT_MAX;
-}
-
-static void show_progress(void *context, const struct convert_progress *now)
-{
-    const struct progress_now shown = {
-        .phase = now->phase,
-        .unit = " MB",
-        .step = megabytes(now->done_bytes),
-        .step_count = megabytes(now->total_bytes),
-        .seconds = now->seconds,
-    };
-
-    progress_show(context, &shown);
-}
-
 /* One line each, on standard output: they are the result. */
 static void print_defect(void *context, const char *sentence)
 {
@@ -83,7 +63,7 @@ static bool verify(const struct verify_settings *settings, const atomic_bool *ca
                    struct error *err)
 {
     struct verify_callbacks callbacks = {
-        .defect = print_defect, .progress = show_progress, .cancel = cancel};
+        .defect = print_defect, .progress = byte_progress_show, .cancel = cancel};
     struct verify_summary summary;
     struct progress *progress;
     bool ok;
