@@ -50,14 +50,7 @@ static bool open_pipeline(struct measured_model *model, const struct convert_opt
 bool measured_model_open(struct measured_model *model, const struct convert_options *options,
                          struct error *err)
 {
-    const struct model_paths paths = {
-        .model = options->model,
-        .vae = options->vae,
-        .clip_l = options->clip_l,
-        .clip_g = options->clip_g,
-        .t5 = options->t5,
-        .tokenizers = options->tokenizers,
-    };
+    const struct model_paths paths = convert_source_paths(options);
 
     *model = (struct measured_model){.ops = quantise_ops(cpu_features_detect())};
     if (model_files_open(&model->files, &paths, err) &&

@@ -301,14 +301,7 @@ static bool write_files(struct conversion *conversion, struct error *err)
 static bool open_source(struct conversion *conversion, struct error *err)
 {
     const struct convert_options *options = conversion->options;
-    const struct model_paths paths = {
-        .model = options->model,
-        .vae = options->vae,
-        .clip_l = options->clip_l,
-        .clip_g = options->clip_g,
-        .t5 = options->t5,
-        .tokenizers = options->tokenizers,
-    };
+    const struct model_paths paths = convert_source_paths(options);
 
     if (!model_files_open(&conversion->files, &paths, err))
         return false;

@@ -24,6 +24,18 @@ void plan_scale_name(char name[SAFETENSORS_NAME_BYTES_MAX + 1], const struct pla
              (int)(dot ? dot - tensor->name : 0), tensor->name);
 }
 
+struct model_paths convert_source_paths(const struct convert_options *options)
+{
+    return (struct model_paths){
+        .model = options->model,
+        .vae = options->vae,
+        .clip_l = options->clip_l,
+        .clip_g = options->clip_g,
+        .t5 = options->t5,
+        .tokenizers = options->tokenizers,
+    };
+}
+
 /* --- Which tensors --- */
 
 static bool list_component(struct convert_plan *plan, enum component component, struct error *err)

@@ -74,6 +74,9 @@ MUST_CHECK bool convert_plan_create(struct convert_plan **out, const struct mode
                                     const struct quantise_ops *ops, struct error *err);
 void convert_plan_destroy(struct convert_plan *plan); /* NULL is fine */
 
+/* Where the model to convert lies. Borrows the options' texts. */
+struct model_paths convert_source_paths(const struct convert_options *options);
+
 /* "<layer>.scale_weight" for "<layer>.weight". */
 void plan_scale_name(char name[SAFETENSORS_NAME_BYTES_MAX + 1], const struct plan_tensor *tensor);
 
