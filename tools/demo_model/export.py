@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 
 import checkpoints
 import distil
-import networks
 import train_transformer
 import train_vae
 

@@ -141,9 +141,9 @@ def train(work, glyphs, dataset, steps, device, seconds=math.inf):
     return step >= steps
 
 
-def load(work, glyphs, device, folder="transformer"):
+def load(work, glyphs, device):
     """The trained model, with the averaged weights."""
-    tensors, _ = checkpoints.load(work / folder)
+    tensors, _ = checkpoints.load(work / "transformer")
     model = Model(vocabularies.load(work / "data"), len(glyphs)).to(device)
     checkpoints.load_into(model, tensors, "model.")
     with torch.no_grad():

@@ -2,7 +2,6 @@
 import random
 
 import torch
-import torch.nn.functional as F
 
 import checkpoints
 import networks

@@ -1,7 +1,6 @@
 """The transformer's training set, made once and kept on the device: latents, captions' tokens, and which glyph each image
 token shows."""
 import multiprocessing
-import pathlib
 import random
 
 import numpy as np
