@@ -6,8 +6,8 @@
  *              "model_index.json": {"bytes": N, "hash": "<hash>"}, ...}}
  *
  * Tensors are hashed apart, so that a damaged one can be named, and all of them at a time. A header
- * is everything before the tensors' data. BLAKE2b (RFC 7693) is three times as fast as SHA-256 and
- * can be checked by `b2sum -l 256`.
+ * is everything before the tensors' data. BLAKE2b (RFC 7693) is fast without instructions of its
+ * own and can be checked by `b2sum -l 256`.
  */
 #ifndef CONVERT_MANIFEST_H
 #define CONVERT_MANIFEST_H

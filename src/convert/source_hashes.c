@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <nettle/sha2.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdatomic.h>
@@ -35,7 +36,7 @@ struct source_hashes {
 };
 
 static bool hash_descriptor(struct source_hashes *hashes, struct hashed_file *file, int fd,
-                            unsigned char *piece, crypto_hash_sha256_state *state)
+                            unsigned char *piece, struct sha256_ctx *state)
 {
     for (;;) {
         ssize_t got = read(fd, piece, PIECE_BYTES);
@@ -48,16 +49,16 @@ static bool hash_descriptor(struct source_hashes *hashes, struct hashed_file *fi
             return true;
         if (atomic_load(&hashes->is_stopping))
             return error_set(&file->err, ERROR_CANCELLED, "hashing '%s' was cancelled", file->path);
-        crypto_hash_sha256_update(state, piece, (unsigned long long)got);
+        sha256_update(state, (size_t)got, piece);
         atomic_fetch_add(&hashes->done_bytes, (size_t)got);
     }
 }
 
 static bool hash_file(struct source_hashes *hashes, struct hashed_file *file,
-                      unsigned char digest[crypto_hash_sha256_BYTES])
+                      unsigned char digest[SHA256_DIGEST_SIZE])
 {
     unsigned char *piece = malloc(PIECE_BYTES);
-    crypto_hash_sha256_state state;
+    struct sha256_ctx state;
     bool ok;
     int fd;
 
@@ -68,9 +69,9 @@ static bool hash_file(struct source_hashes *hashes, struct hashed_file *file,
         free(piece);
         return error_set_errno(&file->err, errno, "opening '%s'", file->path);
     }
-    crypto_hash_sha256_init(&state);
+    sha256_init(&state);
     ok = hash_descriptor(hashes, file, fd, piece, &state);
-    crypto_hash_sha256_final(&state, digest);
+    sha256_digest(&state, SHA256_DIGEST_SIZE, digest);
     close(fd);
     free(piece);
     return ok;
@@ -82,7 +83,7 @@ static void *hash_files(void *context)
 
     for (;;) {
         size_t i = atomic_fetch_add(&hashes->next, 1);
-        unsigned char digest[crypto_hash_sha256_BYTES] = {0};
+        unsigned char digest[SHA256_DIGEST_SIZE] = {0};
         struct hashed_file *file;
         bool ok;
 
@@ -161,7 +162,7 @@ bool source_hashes_create(struct source_hashes **out, const char *const *paths, 
     pthread_mutex_init(&hashes->lock, NULL);
     hashes->files = calloc(count + 1, sizeof *hashes->files);
     hashes->order = calloc(count + 1, sizeof(struct hashed_file *));
-    if (!hashes->files || !hashes->order || sodium_init() < 0) {
+    if (!hashes->files || !hashes->order) {
         error_set(err, ERROR_NO_MEMORY, "hashes of %zu files", count);
         goto fail;
     }
