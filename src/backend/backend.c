@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu_ops.h"
+#include "backend/plugin_library.h"
 #include "base/thread_pool.h"
 
 static bool is_auto(const char *name)
@@ -39,34 +40,92 @@ static bool open_cpu(struct backend *backend, const char *level_name, struct err
     return true;
 }
 
-bool backend_open(struct backend **out, const char *device, const char *level, int threads,
-                  struct error *err)
+static void open_ref(struct backend *backend)
+{
+    backend->ops = backend_ref_ops;
+    backend->threads = 1;
+    snprintf(backend->description, sizeof backend->description, "ref, 1 thread");
+}
+
+/* "cuda" or "cuda:N". */
+static bool parse_cuda(int *index, const char *device)
+{
+    char *end;
+    long value;
+
+    *index = 0;
+    if (strcmp(device, "cuda") == 0)
+        return true;
+    if (strncmp(device, "cuda:", 5) != 0 || device[5] < '0' || device[5] > '9')
+        return false;
+    value = strtol(device + 5, &end, 10);
+    *index = value < 1024 ? (int)value : 1024;
+    return *end == '\0';
+}
+
+static bool open_cuda(struct backend *backend, int index, const char *precision, struct error *err)
+{
+    return plugin_library_open(&backend->plugin, "cuda", err) &&
+           plugin_library_plugin(backend->plugin)->open(backend, index, precision, err);
+}
+
+/* A GPU if there is one that works, else the CPU. */
+static bool open_best(struct backend *backend, const struct backend_options *options,
+                      struct error *err)
+{
+    struct error why;
+
+    if (is_auto(options->cpu_level) && open_cuda(backend, 0, options->precision, &why))
+        return true;
+    if (is_auto(options->cpu_level))
+        snprintf(backend->notice, sizeof backend->notice, "%.500s", why.message);
+    plugin_library_close(backend->plugin);
+    backend->plugin = NULL;
+    return open_cpu(backend, options->cpu_level, err);
+}
+
+static bool open_device(struct backend *backend, const struct backend_options *options,
+                        struct error *err)
+{
+    int index;
+
+    if (is_auto(options->device))
+        return open_best(backend, options, err);
+    if (strcmp(options->device, "cpu") == 0)
+        return open_cpu(backend, options->cpu_level, err);
+    if (parse_cuda(&index, options->device))
+        return open_cuda(backend, index, options->precision, err);
+    if (strcmp(options->device, "ref") != 0)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "device '%.64s': there are auto, cpu, cuda, cuda:N and ref",
+                         options->device);
+    open_ref(backend);
+    return true;
+}
+
+bool backend_open(struct backend **out, const struct backend_options *options, struct error *err)
 {
     struct backend *backend = calloc(1, sizeof *backend);
 
     if (!backend)
         return error_set(err, ERROR_NO_MEMORY, "backend");
-    backend->threads = threads > 0 ? threads : thread_pool_cpu_count();
-    if (is_auto(device) || strcmp(device, "cpu") == 0) {
-        if (!open_cpu(backend, level, err))
-            goto fail;
-    } else if (strcmp(device, "ref") == 0) {
-        backend->ops = backend_ref_ops;
-        backend->threads = 1;
-        snprintf(backend->description, sizeof backend->description, "ref, 1 thread");
-    } else {
-        error_set(err, ERROR_BAD_REQUEST, "device '%s': there are auto, cpu and ref", device);
-        goto fail;
+    backend->threads = options->threads > 0 ? options->threads : thread_pool_cpu_count();
+    if (!open_device(backend, options, err)) {
+        plugin_library_close(backend->plugin);
+        free(backend);
+        return false;
     }
     *out = backend;
     return true;
-
-fail:
-    backend_close(backend);
-    return false;
 }
 
 void backend_close(struct backend *backend)
 {
+    if (!backend)
+        return;
+    if (backend->plugin) {
+        plugin_library_plugin(backend->plugin)->close();
+        plugin_library_close(backend->plugin);
+    }
     free(backend);
 }

@@ -11,6 +11,9 @@
  * never overlaps an input unless a comment allows it. The letters: B batch, T tokens, C width, H W
  * height and width of a picture or latent, N D heads and head width, M K N of a matrix product.
  * "f" stands for the backend's activation type (f32 on hosts); w for any float type of weights.
+ * An `out` marked "rows" is f, or f8_e4m3 with row_scale where linear_input asks for it: each row
+ * of the last axis divided by its largest magnitude / 448, and that factor (1 / 448 for a row of
+ * zeros).
  */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
@@ -35,6 +38,9 @@ struct attention_options {
     float scale;               /* of the products q . k */
     bool is_causal;            /* query i sees keys 0..i */
     const struct tensor *bias; /* f32 [N, Tq, Tk], added to the scaled products; NULL: none */
+    /* No scaled product is larger in magnitude, where normed queries and keys let one know: a
+     * softmax with a known bound needs no running maximum. 0: unknown. */
+    float score_limit;
 };
 
 struct conv_options {
@@ -44,6 +50,20 @@ struct conv_options {
      * bands of a picture use it. What lies beyond the input on the other sides is zero as well. */
     int pad_top, pad_left;
 };
+
+/* Branches of a stream; see backend_ops.branch. */
+#define STREAM_BRANCHES 2
+
+struct recording; /* ops that were recorded, to be played again */
+
+/* Weights that are used together: `count` linears side by side, as op_linears takes them, or one
+ * convolution. */
+struct weight_request {
+    const struct linear *layers;
+    int count;
+    bool is_conv;
+};
+struct held_weights; /* a device's copies of weights */
 
 struct stream_options {
     int threads;               /* hosts: 0 takes one for each CPU */
@@ -74,9 +94,41 @@ struct backend_ops {
     /* Bytes that a stream's own scratch takes, for the memory report. */
     size_t (*scratch_bytes)(const struct stream *stream);
 
+    /* --- For devices; NULL on hosts, where backend/composite.h does without --- */
+
+    /* What is enqueued from here on belongs to this branch, 0 to STREAM_BRANCHES - 1. Work of
+     * different branches may run at the same time, from the first change of branch until join. */
+    void (*branch)(struct stream *stream, int branch);
+    /* What follows waits for all branches and belongs to branch 0. */
+    void (*join)(struct stream *stream);
+
+    /* Between these, ops are recorded instead of run; NULL when the stream failed meanwhile or
+     * cannot record what was asked. Shapes and addresses are those of the recording. Everything
+     * must have run once before: nothing is tuned or loaded while recording. */
+    void (*record_begin)(struct stream *stream);
+    struct recording *(*record_end)(struct stream *stream);
+    void (*replay)(struct stream *stream, const struct recording *recording);
+    void (*recording_free)(struct recording *recording); /* NULL is fine */
+
+    /* Ops take weights from where the model's file has them, and a device copies those that it
+     * meets. Holding does so for many beforehand, faster, in one block of memory. Fails with
+     * ERROR_NO_MEMORY, holding none. */
+    bool (*weights_hold)(struct stream *stream, struct held_weights **out,
+                         const struct weight_request *requests, size_t count, struct error *err);
+    void (*weights_drop)(struct stream *stream, struct held_weights *held); /* NULL is fine */
+    /* Bytes that holding them takes. */
+    size_t (*weights_bytes)(const struct weight_request *requests, size_t count);
+    /* Free and all memory of the device. */
+    void (*memory_info)(size_t *free_bytes, size_t *total_bytes);
+
+    /* The type in which linears side by side take their input best: f, or f8_e4m3 with row_scale.
+     */
+    enum dtype (*linear_input)(const struct linear *layers, int count);
+
     /* --- Moving --- */
 
-    /* out = x, converted to out's type; any strides on both, also in the last axis; 0 repeats. */
+    /* out = x, converted to out's type; any strides on both, also in the last axis; 0 repeats.
+     * out rows, and then its last axis and x's are contiguous. x may lie in a model's file. */
     void (*copy)(struct stream *stream, struct tensor *out, const struct tensor *x);
     /* out[..] = value */
     void (*fill)(struct stream *stream, struct tensor *out, float value);
@@ -95,11 +147,17 @@ struct backend_ops {
     /* --- Products --- */
 
     /* out[.., n] = sum_k x[.., k] (weight[n, k] scale[n]) + bias[n]
-     *   x [.., K] f, out [.., N] f, leading axes equal; weight [N, K] w, perhaps unaligned */
+     *   x [.., K] f, or what linear_input says; out [.., N] f, leading axes equal; weight [N, K] w,
+     *   perhaps unaligned */
     void (*linear)(struct stream *stream, struct tensor *out, const struct tensor *x,
                    const struct linear *layer);
+    /* linear for each of `count` layers of one x, their outputs side by side in out; NULL: see
+     * op_linears. */
+    void (*linears)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                    const struct linear *layers, int count);
     /* out[b, i, n] = sum_j softmax_j(scale q[b,i,n] . k[b,j,n] + bias[n,i,j]) v[b,j,n]
      *   q, out [B, Tq, N, D] f; k, v [B, Tk, N, D] f; Vaswani et al. 2017, arXiv:1706.03762.
+     * Queries and keys of 8 bits will come as f8_e4m3 or i8 with row_scale; none takes them yet.
      * Never holds a Tq x Tk matrix (Dao et al. 2022, arXiv:2205.14135). */
     void (*attention)(struct stream *stream, struct tensor *out, const struct tensor *q,
                       const struct tensor *k, const struct tensor *v,
@@ -114,16 +172,21 @@ struct backend_ops {
     /* --- Norms; statistics in f32 or better, mean first, then the spread around it --- */
 
     /* out = (x - mean) / sqrt(var + epsilon) * weight + bias over the last axis
-     *   x, out [.., C] f, out may be x; weight, bias [C] f32. Ba et al. 2016, arXiv:1607.06450. */
+     *   x [.., C] f, out rows, may be x; weight, bias [C] f32. Ba et al. 2016, arXiv:1607.06450. */
     void (*layer_norm)(struct stream *stream, struct tensor *out, const struct tensor *x,
                        const struct tensor *weight, const struct tensor *bias, float epsilon);
     /* out[b, t] = layer_norm(x[b, t]) (1 + scale[b]) + shift[b], no affine part of its own
-     *   x, out [B, T, C] f, out may be x; shift, scale [B, C] f. Peebles and Xie 2023,
+     *   x [B, T, C] f, out rows, may be x; shift, scale [B, C] f. Peebles and Xie 2023,
      *   arXiv:2212.09748 (adaLN). Shift comes before scale, as in the checkpoints. */
     void (*modulated_norm)(struct stream *stream, struct tensor *out, const struct tensor *x,
                            const struct tensor *shift, const struct tensor *scale, float epsilon);
+    /* gated_add into x, then modulated_norm of it into out; NULL: see op_gated_modulated_norm. */
+    void (*gated_modulated_norm)(struct stream *stream, struct tensor *out, struct tensor *x,
+                                 const struct tensor *gate, const struct tensor *y,
+                                 const struct tensor *shift, const struct tensor *scale,
+                                 float epsilon);
     /* out = x / sqrt(mean(x^2) + epsilon) * weight over the last axis
-     *   x, out [.., C] f, out may be x; weight [C] f32. Zhang and Sennrich 2019,
+     *   x [.., C] f, out rows, may be x; weight [C] f32. Zhang and Sennrich 2019,
      *   arXiv:1910.07467. */
     void (*rms_norm)(struct stream *stream, struct tensor *out, const struct tensor *x,
                      const struct tensor *weight, float epsilon);
@@ -153,9 +216,10 @@ struct backend_ops {
     void (*mask_blend)(struct stream *stream, struct tensor *out, const struct tensor *mask,
                        const struct tensor *x, const struct tensor *y);
     void (*silu)(struct stream *stream, struct tensor *out, const struct tensor *x);
+    /* out rows, may lie over x */
     void (*gelu)(struct stream *stream, struct tensor *out, const struct tensor *x,
                  enum gelu_kind kind);
-    /* out = gelu_tanh(gate) up. Shazeer 2020, arXiv:2002.05202 */
+    /* out = gelu_tanh(gate) up, out rows, may lie over gate. Shazeer 2020, arXiv:2002.05202 */
     void (*gated_gelu)(struct stream *stream, struct tensor *out, const struct tensor *gate,
                        const struct tensor *up);
 
@@ -187,17 +251,29 @@ struct backend_ops {
 
 extern const struct backend_ops backend_ref_ops;
 
+/* Which device, and how it computes. NULL texts and zeros mean "auto". */
+struct backend_options {
+    const char *device;    /* "auto", "cpu", "ref", "cuda" or "cuda:N" */
+    const char *cpu_level; /* "auto" or one of the levels of cpu/ */
+    const char *precision; /* of a device: "auto", "fp8", "bf16", "fp16" or "f32" */
+    int threads;           /* 0: one for each CPU */
+};
+
+struct plugin_library; /* of a device's backend */
+
 /* A table and what it stands on. Free with backend_close. */
 struct backend {
     struct backend_ops ops;
-    char description[128]; /* "cpu avx512, 16 threads" */
+    char description[128]; /* "cpu avx512, 16 threads", "NVIDIA H100 80GB HBM3, FP8" */
+    char notice[512];      /* why "auto" fell back to less than there might be; "" otherwise */
     int threads;
+    struct plugin_library *plugin; /* NULL: none */
 };
 
-/* device: "auto", "cpu" or "ref"; level: "auto" or one of backend_cpu_level_names; threads: 0 for
- * one a CPU. NULL texts mean "auto". Fails with ERROR_BAD_REQUEST, naming what there is. */
-MUST_CHECK bool backend_open(struct backend **out, const char *device, const char *level,
-                             int threads, struct error *err);
+/* Fails with ERROR_BAD_REQUEST, naming what there is, and with ERROR_BACKEND when a device that was
+ * asked for by name cannot be used; "auto" takes the CPU then. */
+MUST_CHECK bool backend_open(struct backend **out, const struct backend_options *options,
+                             struct error *err);
 void backend_close(struct backend *backend); /* NULL is fine */
 
 #endif

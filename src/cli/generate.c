@@ -151,6 +151,7 @@ static bool open_pipeline(struct generation *generation, struct error *err)
         .t5 = settings->t5,
         .tokenizers = settings->tokenizers,
         .device = settings->device,
+        .precision = settings->precision,
         .cpu_level = settings->cpu_level,
         .threads = settings->threads,
         .turbo = settings->turbo,
@@ -276,6 +277,8 @@ static void print_plan(void *context, const struct pipeline_memory *memory)
     progress_clear(generation->progress);
     fprintf(stderr, "%s, %s weights, on %s\n", generation->info.variant,
             generation->info.weight_types, generation->info.device);
+    if (generation->info.notice[0])
+        fprintf(stderr, "%s\n", generation->info.notice);
     fprintf(stderr, "%d x %d, %d steps, guidance %g, seed %" PRIu64 "\n", request->width,
             request->height, request->steps, request->guidance_scale, request->seed);
     memory_table_print(stderr, memory);

@@ -85,7 +85,13 @@ static const struct option options[] = {
      "Encode init images as diffusers' pipelines do, to compare with them.", NULL},
 
     {"device", 0, OPTION_TEXT, FIELD(device), "NAME", 0, 0, NULL,
-     "auto (default), cpu, or ref: the slow definition of everything.", "Machine"},
+     "auto (default), cpu, cuda, cuda:1 (the second GPU), ..., or ref: the slow definition of "
+     "everything.",
+     "Machine"},
+    {"precision", 0, OPTION_TEXT, FIELD(precision), "NAME", 0, 0, NULL,
+     "What a GPU multiplies in: auto (default; FP8 where weights and GPU have it), fp8, bf16, fp16 "
+     "or f32.",
+     NULL},
     {"cpu-level", 0, OPTION_TEXT, FIELD(cpu_level), "NAME", 0, 0, NULL,
      "Instructions to use: auto (default), avx2, avx512, ...", NULL},
     {"threads", 't', OPTION_INTEGER, FIELD(threads), "N", 0, THREAD_POOL_MAX, NULL,

@@ -34,7 +34,7 @@ struct generate_settings {
     double strength;
     bool as_diffusers;
 
-    const char *device, *cpu_level;
+    const char *device, *precision, *cpu_level;
     int threads, images_at_once;
 
     const char *output;

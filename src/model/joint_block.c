@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "backend/composite.h"
 #include "base/size.h"
 
 #define NORM_EPSILON 1e-6f
@@ -10,9 +11,9 @@ static void load_attention(struct attention_weights *attention, struct weight_lo
                            int index, const char *side, const char *suffix, int64_t c,
                            bool with_proj)
 {
-    weight_loader_linear(loader, &attention->q, c, c, true, "block.%d.%s.q%s", index, side, suffix);
-    weight_loader_linear(loader, &attention->k, c, c, true, "block.%d.%s.k%s", index, side, suffix);
-    weight_loader_linear(loader, &attention->v, c, c, true, "block.%d.%s.v%s", index, side, suffix);
+    for (int i = 0; i < 3; i++)
+        weight_loader_linear(loader, &attention->qkv[i], c, c, true, "block.%d.%s.%c%s", index,
+                             side, "qkv"[i], suffix);
     if (with_proj)
         weight_loader_linear(loader, &attention->proj, c, c, true, "block.%d.%s.proj%s", index,
                              side, suffix);
@@ -49,13 +50,66 @@ static void load_side(struct block_side *side, struct weight_loader *loader, int
     }
 }
 
+/* The largest |q_norm[i] k_norm[i]|; 0 when a norm is missing. */
+static float largest_product(const struct attention_weights *q, const struct attention_weights *k)
+{
+    const float *a = q->q_norm.data, *b = k->k_norm.data;
+    float largest = 0.0f;
+
+    for (int i = 0; i < HEAD_WIDTH && a && b; i++)
+        largest = fmaxf(largest, fabsf(a[i] * b[i]));
+    return largest;
+}
+
+/* A normed query is w * x with |x| = sqrt(64), and so is a key; their product is at most
+ * 64 max |w_q w_k| (Cauchy and Schwarz), over 8. Rounding to 16 bits adds less than a percent. */
+static float score_limit(const struct attention_weights *a, const struct attention_weights *b)
+{
+    float largest = fmaxf(fmaxf(largest_product(a, a), largest_product(a, b)),
+                          fmaxf(largest_product(b, a), largest_product(b, b)));
+
+    return 1.01f * sqrtf(HEAD_WIDTH) * largest;
+}
+
 void joint_block_load(struct joint_block *block, struct weight_loader *loader, int index, int count,
                       int64_t width)
 {
+    const struct attention_weights *image = &block->image.attention;
+    const struct attention_weights *context = &block->context.attention;
+
     block->width = width;
     block->is_last = index == count - 1;
     load_side(&block->image, loader, index, "image", width, false);
     load_side(&block->context, loader, index, "context", width, block->is_last);
+    if (image->has_norm && context->has_norm)
+        block->joint_score_limit = score_limit(image, context);
+    if (block->image.self_attention.has_norm)
+        block->self_score_limit =
+            score_limit(&block->image.self_attention, &block->image.self_attention);
+}
+
+static bool list_attention(const struct attention_weights *attention, struct weight_list *list,
+                           struct error *err)
+{
+    return weight_list_add(list, attention->qkv, 3, false, err) &&
+           weight_list_add(list, &attention->proj, 1, false, err);
+}
+
+static bool list_side(const struct block_side *side, struct weight_list *list, struct error *err)
+{
+    return weight_list_add(list, &side->modulation, 1, false, err) &&
+           weight_list_add(list, &side->shift, 1, false, err) &&
+           weight_list_add(list, &side->scale, 1, false, err) &&
+           list_attention(&side->attention, list, err) &&
+           list_attention(&side->self_attention, list, err) &&
+           weight_list_add(list, &side->mlp_in, 1, false, err) &&
+           weight_list_add(list, &side->mlp_out, 1, false, err);
+}
+
+bool joint_block_list_weights(const struct joint_block *block, struct weight_list *list,
+                              struct error *err)
+{
+    return list_side(&block->image, list, err) && list_side(&block->context, list, err);
 }
 
 int joint_block_chunk_count(const struct joint_block *block)
@@ -69,27 +123,27 @@ bool joint_block_plan_init(struct joint_block_plan *plan, const struct backend_o
                            struct error *err)
 {
     enum dtype f = ops->activation_dtype;
-    int64_t tokens = image_tokens + context_tokens;
-    int64_t hidden_tokens = max_i64(image_tokens, context_tokens);
+    int64_t b = batch, ti = image_tokens, tc = context_tokens, c = width;
     struct tensor shared;
 
-    *plan = (struct joint_block_plan){.ops = ops,
-                                      .batch = batch,
-                                      .image_tokens = image_tokens,
-                                      .context_tokens = context_tokens,
-                                      .width = width};
-    if (!TENSOR_ALLOC(&plan->image, scratch, f, "image tokens", err, batch, image_tokens, width) ||
-        !TENSOR_ALLOC(&plan->context, scratch, f, "context tokens", err, batch, context_tokens,
-                      width) ||
-        !TENSOR_ALLOC(&plan->normed, scratch, f, "norm", err, batch, tokens, width) ||
-        !TENSOR_ALLOC(&plan->attended, scratch, f, "attention", err, batch, tokens, width) ||
+    *plan = (struct joint_block_plan){
+        .ops = ops, .batch = b, .image_tokens = ti, .context_tokens = tc, .width = c};
+    if (!TENSOR_ALLOC(&plan->image, scratch, f, "image tokens", err, b, ti, c) ||
+        !TENSOR_ALLOC(&plan->context, scratch, f, "context tokens", err, b, tc, c) ||
+        !TENSOR_ALLOC(&plan->image_normed, scratch, f, "norm", err, b, ti, c) ||
+        !TENSOR_ALLOC(&plan->image_scale, scratch, DTYPE_F32, "norm", err, b, ti) ||
+        !TENSOR_ALLOC(&plan->context_normed, scratch, f, "norm", err, b, tc, c) ||
+        !TENSOR_ALLOC(&plan->context_scale, scratch, DTYPE_F32, "norm", err, b, tc) ||
+        !TENSOR_ALLOC(&plan->attended, scratch, f, "attention", err, b, tc + ti, c) ||
         (with_self_attention &&
-         !TENSOR_ALLOC(&plan->self_normed, scratch, f, "norm", err, batch, image_tokens, width)) ||
-        !TENSOR_ALLOC(&shared, scratch, f, "q, k, v and MLP", err, batch,
-                      max_i64(3 * tokens, 4 * hidden_tokens), width))
+         (!TENSOR_ALLOC(&plan->self_normed, scratch, f, "norm", err, b, ti, c) ||
+          !TENSOR_ALLOC(&plan->self_scale, scratch, DTYPE_F32, "norm", err, b, ti))) ||
+        !TENSOR_ALLOC(&shared, scratch, f, "q, k, v and MLP", err, tc + ti, b, 4 * c))
         return false;
-    plan->qkv = TENSOR_OF(shared.data, f, batch, tokens, 3 * width);
-    plan->hidden = TENSOR_OF(shared.data, f, batch, hidden_tokens, 4 * width);
+    plan->qkv = TENSOR_OF(shared.data, f, b, tc + ti, 3 * c);
+    plan->image_hidden = TENSOR_OF(shared.data, f, b, ti, 4 * c);
+    shared = tensor_slice(&shared, 0, ti, tc);
+    plan->context_hidden = TENSOR_OF(shared.data, f, b, tc, 4 * c);
     return true;
 }
 
@@ -102,15 +156,15 @@ static void keep_samples(struct tensor *tensor, int64_t batch)
 struct joint_block_plan joint_block_plan_part(const struct joint_block_plan *plan, int64_t batch)
 {
     struct joint_block_plan part = *plan;
+    struct tensor *tensors[] = {
+        &part.image,          &part.context,       &part.image_normed, &part.image_scale,
+        &part.context_normed, &part.context_scale, &part.self_normed,  &part.self_scale,
+        &part.attended,       &part.qkv,           &part.image_hidden, &part.context_hidden,
+    };
 
     part.batch = batch;
-    keep_samples(&part.image, batch);
-    keep_samples(&part.context, batch);
-    keep_samples(&part.normed, batch);
-    keep_samples(&part.self_normed, batch);
-    keep_samples(&part.qkv, batch);
-    keep_samples(&part.attended, batch);
-    keep_samples(&part.hidden, batch);
+    for (size_t i = 0; i < COUNT_OF(tensors); i++)
+        keep_samples(tensors[i], batch);
     return part;
 }
 
@@ -148,9 +202,11 @@ struct side_run {
     const struct block_side *weights;
     struct tensor x;          /* [B, T, C]: residual stream */
     struct tensor normed;     /* [B, T, C] */
+    float *row_scale;         /* [B, T]: of normed and hidden in 8 bits */
     struct tensor attended;   /* [B, T, C] */
     struct tensor qkv;        /* [B, T, 3C] */
     struct tensor hidden;     /* [B, T, 4C] */
+    struct tensor delta;      /* [B, T, C], where hidden lies: what will be added to x */
     struct tensor modulation; /* [B, chunks * C] */
 };
 
@@ -170,10 +226,13 @@ static struct side_run image_side(const struct joint_block *block, struct joint_
     return (struct side_run){
         .weights = &block->image,
         .x = plan->image,
-        .normed = tensor_slice(&plan->normed, 1, tc, ti),
+        .normed = plan->image_normed,
+        .row_scale = plan->image_scale.data,
         .attended = tensor_slice(&plan->attended, 1, tc, ti),
         .qkv = tensor_slice(&plan->qkv, 1, tc, ti),
-        .hidden = tensor_slice(&plan->hidden, 1, 0, ti),
+        .hidden = plan->image_hidden,
+        .delta =
+            TENSOR_OF(plan->image_hidden.data, plan->image.dtype, plan->batch, ti, block->width),
         .modulation = tensor_slice(modulation, 1, 0, columns),
     };
 }
@@ -188,10 +247,13 @@ static struct side_run context_side(const struct joint_block *block, struct join
     return (struct side_run){
         .weights = &block->context,
         .x = plan->context,
-        .normed = tensor_slice(&plan->normed, 1, 0, tc),
+        .normed = plan->context_normed,
+        .row_scale = plan->context_scale.data,
         .attended = tensor_slice(&plan->attended, 1, 0, tc),
         .qkv = tensor_slice(&plan->qkv, 1, 0, tc),
-        .hidden = tensor_slice(&plan->hidden, 1, 0, tc),
+        .hidden = plan->context_hidden,
+        .delta = TENSOR_OF(plan->context_hidden.data, plan->context.dtype, plan->batch, tc,
+                           block->width),
         .modulation = tensor_slice(modulation, 1, before, columns),
     };
 }
@@ -209,14 +271,7 @@ static struct tensor heads_of(const struct tensor *qkv, int part)
 static void make_qkv(const struct attention_weights *weights, const struct backend_ops *op,
                      struct stream *stream, struct tensor *qkv, const struct tensor *normed)
 {
-    int64_t c = qkv->dim[2] / 3;
-    struct tensor q = tensor_slice(qkv, 2, 0, c);
-    struct tensor k = tensor_slice(qkv, 2, c, c);
-    struct tensor v = tensor_slice(qkv, 2, 2 * c, c);
-
-    op->linear(stream, &q, normed, &weights->q);
-    op->linear(stream, &k, normed, &weights->k);
-    op->linear(stream, &v, normed, &weights->v);
+    op_linears(op, stream, qkv, normed, weights->qkv, 3);
     if (weights->has_norm) {
         struct tensor q_heads = heads_of(qkv, 0);
         struct tensor k_heads = heads_of(qkv, 1);
@@ -229,17 +284,20 @@ static void make_qkv(const struct attention_weights *weights, const struct backe
 /* Modulated norm of the residual stream, then q, k, v. */
 static void project(struct side_run *side, const struct backend_ops *op, struct stream *stream)
 {
+    const struct attention_weights *weights = &side->weights->attention;
     struct tensor shift = chunk(side, SHIFT_ATTENTION);
     struct tensor scale = chunk(side, SCALE_ATTENTION);
+    struct tensor normed = op_linear_input(op, &side->normed, side->row_scale, weights->qkv, 3);
 
-    op->modulated_norm(stream, &side->normed, &side->x, &shift, &scale, NORM_EPSILON);
-    make_qkv(&side->weights->attention, op, stream, &side->qkv, &side->normed);
+    op->modulated_norm(stream, &normed, &side->x, &shift, &scale, NORM_EPSILON);
+    make_qkv(weights, op, stream, &side->qkv, &normed);
 }
 
 static void attend(const struct backend_ops *op, struct stream *stream, struct tensor *attended,
-                   const struct tensor *qkv)
+                   const struct tensor *qkv, float score_limit)
 {
-    struct attention_options options = {.scale = 1.0f / sqrtf(HEAD_WIDTH)};
+    struct attention_options options = {.scale = 1.0f / sqrtf(HEAD_WIDTH),
+                                        .score_limit = score_limit};
     struct tensor out = tensor_split(attended, 2, HEAD_WIDTH);
     struct tensor q = heads_of(qkv, 0);
     struct tensor k = heads_of(qkv, 1);
@@ -248,29 +306,53 @@ static void attend(const struct backend_ops *op, struct stream *stream, struct t
     op->attention(stream, &out, &q, &k, &v, &options);
 }
 
-/* x += gate * proj(attended) */
-static void absorb_attention(struct side_run *side, const struct linear *proj,
-                             enum modulation_chunk gate_chunk, const struct backend_ops *op,
-                             struct stream *stream)
+/* delta = proj(attended) */
+static void project_back(struct side_run *side, const struct linear *proj,
+                         const struct backend_ops *op, struct stream *stream)
 {
-    struct tensor gate = chunk(side, gate_chunk);
+    struct tensor attended =
+        op_as_linear_input(op, stream, &side->attended, &side->normed, side->row_scale, proj, 1);
 
-    op->linear(stream, &side->normed, &side->attended, proj);
-    op->gated_add(stream, &side->x, &side->x, &gate, &side->normed);
+    op->linear(stream, &side->delta, &attended, proj);
 }
 
-/* x += gate * mlp_out(gelu(mlp_in(modulated norm of x))) */
-static void run_mlp(struct side_run *side, const struct backend_ops *op, struct stream *stream)
+/* x += gate * delta, with the gate of the attention that made delta;
+ * x += gate * mlp_out(gelu(mlp_in(modulated norm of x))) */
+static void run_mlp(struct side_run *side, enum modulation_chunk attention_gate,
+                    const struct backend_ops *op, struct stream *stream)
 {
+    const struct linear *mlp_in = &side->weights->mlp_in, *mlp_out = &side->weights->mlp_out;
+    struct tensor added_gate = chunk(side, attention_gate);
     struct tensor shift = chunk(side, SHIFT_MLP);
     struct tensor scale = chunk(side, SCALE_MLP);
     struct tensor gate = chunk(side, GATE_MLP);
+    struct tensor normed = op_linear_input(op, &side->normed, side->row_scale, mlp_in, 1);
+    struct tensor hidden = op_linear_input(op, &side->hidden, side->row_scale, mlp_out, 1);
 
-    op->modulated_norm(stream, &side->normed, &side->x, &shift, &scale, NORM_EPSILON);
-    op->linear(stream, &side->hidden, &side->normed, &side->weights->mlp_in);
-    op->gelu(stream, &side->hidden, &side->hidden, GELU_TANH);
-    op->linear(stream, &side->normed, &side->hidden, &side->weights->mlp_out);
+    op_gated_modulated_norm(op, stream, &normed, &side->x, &added_gate, &side->delta, &shift,
+                            &scale, NORM_EPSILON);
+    op->linear(stream, &side->hidden, &normed, mlp_in);
+    op->gelu(stream, &hidden, &side->hidden, GELU_TANH);
+    op->linear(stream, &side->normed, &hidden, mlp_out);
     op->gated_add(stream, &side->x, &side->x, &gate, &side->normed);
+}
+
+/* MMDiT-X: the image tokens attend to themselves. It sees the image as it entered the block
+ * (self_normed), not what the first attention made of it. */
+static void run_self_attention(struct side_run *side, struct joint_block_plan *plan,
+                               const struct tensor *self_normed, float score_limit,
+                               struct stream *stream)
+{
+    const struct backend_ops *op = plan->ops;
+    const struct attention_weights *weights = &side->weights->self_attention;
+    struct tensor gate = chunk(side, GATE_ATTENTION);
+    struct tensor qkv = TENSOR_OF(side->hidden.data, side->x.dtype, plan->batch, plan->image_tokens,
+                                  3 * plan->width);
+
+    op->gated_add(stream, &side->x, &side->x, &gate, &side->delta);
+    make_qkv(weights, op, stream, &qkv, self_normed);
+    attend(op, stream, &side->attended, &qkv, score_limit);
+    project_back(side, &weights->proj, op, stream);
 }
 
 void joint_block_run(const struct joint_block *block, struct joint_block_plan *plan,
@@ -279,29 +361,34 @@ void joint_block_run(const struct joint_block *block, struct joint_block_plan *p
     const struct backend_ops *op = plan->ops;
     struct side_run image = image_side(block, plan, modulation);
     struct side_run context = context_side(block, plan, modulation);
+    bool has_self_attention = image.weights->has_self_attention;
+    struct tensor self_normed = {0};
 
-    /* The second attention sees the image as it entered the block, not what the first one made. */
-    if (image.weights->has_self_attention) {
+    op_branch(op, stream, 1);
+    project(&context, op, stream);
+    op_branch(op, stream, 0);
+    if (has_self_attention) {
         struct tensor shift = chunk(&image, SHIFT_SELF);
         struct tensor scale = chunk(&image, SCALE_SELF);
 
-        op->modulated_norm(stream, &plan->self_normed, &image.x, &shift, &scale, NORM_EPSILON);
+        self_normed = op_linear_input(op, &plan->self_normed, plan->self_scale.data,
+                                      image.weights->self_attention.qkv, 3);
+        op->modulated_norm(stream, &self_normed, &image.x, &shift, &scale, NORM_EPSILON);
     }
-
-    project(&context, op, stream);
     project(&image, op, stream);
-    attend(op, stream, &plan->attended, &plan->qkv);
-    absorb_attention(&image, &image.weights->attention.proj, GATE_ATTENTION, op, stream);
-    if (!block->is_last)
-        absorb_attention(&context, &context.weights->attention.proj, GATE_ATTENTION, op, stream);
+    op_join(op, stream);
 
-    if (image.weights->has_self_attention) {
-        make_qkv(&image.weights->self_attention, op, stream, &image.qkv, &plan->self_normed);
-        attend(op, stream, &image.attended, &image.qkv);
-        absorb_attention(&image, &image.weights->self_attention.proj, GATE_SELF, op, stream);
+    attend(op, stream, &plan->attended, &plan->qkv, block->joint_score_limit);
+
+    if (!block->is_last) {
+        op_branch(op, stream, 1);
+        project_back(&context, &context.weights->attention.proj, op, stream);
+        run_mlp(&context, GATE_ATTENTION, op, stream);
     }
-
-    run_mlp(&image, op, stream);
-    if (!block->is_last)
-        run_mlp(&context, op, stream);
+    op_branch(op, stream, 0);
+    project_back(&image, &image.weights->attention.proj, op, stream);
+    if (has_self_attention)
+        run_self_attention(&image, plan, &self_normed, block->self_score_limit, stream);
+    run_mlp(&image, has_self_attention ? GATE_SELF : GATE_ATTENTION, op, stream);
+    op_join(op, stream);
 }

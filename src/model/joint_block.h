@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "backend/weight_list.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "weights/weights.h"
@@ -20,7 +21,7 @@
 
 /* The linears around one attention. */
 struct attention_weights {
-    struct linear q, k, v, proj;  /* [C, C]; proj has no data on the last context side */
+    struct linear qkv[3], proj;   /* [C, C]; proj has no data on the last context side */
     bool has_norm;                /* RMS norm of q and k, per head */
     struct tensor q_norm, k_norm; /* [64] */
 };
@@ -54,7 +55,13 @@ struct joint_block {
     struct block_side image, context;
     int64_t width;
     bool is_last;
+    /* No product of a normed query and a normed key, scaled, is larger; 0 without norms. */
+    float joint_score_limit, self_score_limit;
 };
+
+/* Appends the block's linears, those together that are used together. */
+MUST_CHECK bool joint_block_list_weights(const struct joint_block *block, struct weight_list *list,
+                                         struct error *err);
 
 /* Asks the loader for block `index` of `count`; problems stay with the loader. */
 void joint_block_load(struct joint_block *block, struct weight_loader *loader, int index, int count,
@@ -70,11 +77,16 @@ struct joint_block_plan {
     struct tensor image;   /* [B, Ti, C]: the residual streams */
     struct tensor context; /* [B, Tc, C] */
 
-    struct tensor normed;      /* [B, Tc + Ti, C] */
-    struct tensor self_normed; /* [B, Ti, C]; rank 0 without MMDiT-X */
-    struct tensor qkv;         /* [B, Tc + Ti, 3C]: context tokens first */
-    struct tensor attended;    /* [B, Tc + Ti, C] */
-    struct tensor hidden;      /* [B, max(Tc, Ti), 4C]; shares memory with qkv */
+    /* What linears take, in f or, over the same memory, in 8 bits with factors of its rows. */
+    struct tensor image_normed, context_normed;           /* [B, T, C] */
+    struct tensor self_normed;                            /* [B, Ti, C]; rank 0 without MMDiT-X */
+    struct tensor image_scale, context_scale, self_scale; /* [B, T] f32 */
+
+    /* One after the other in the same memory; after the attention each side has its own part. */
+    struct tensor qkv;                          /* [B, Tc + Ti, 3C]: context tokens first */
+    struct tensor image_hidden, context_hidden; /* [B, T, 4C] */
+
+    struct tensor attended; /* [B, Tc + Ti, C] */
 };
 
 MUST_CHECK bool joint_block_plan_init(struct joint_block_plan *plan, const struct backend_ops *ops,

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/size.h"
 #include "model/joint_block.h"
@@ -9,6 +10,8 @@
 #define BLOCKS_MAX 1024 /* against a file that claims millions */
 #define NORM_EPSILON 1e-6f
 #define TIMESTEP_WIDTH 256 /* sines and cosines that describe a timestep */
+#define SKIP_WORDS ((BLOCKS_MAX + 63) / 64)
+#define RECORDINGS_MAX 4 /* whole evaluations and those with skipped blocks, of two batches */
 
 struct mmdit {
     const struct backend_ops *ops;
@@ -23,6 +26,13 @@ struct mmdit {
     struct linear final;                     /* [p p 16, C] */
 };
 
+/* What the ops of an evaluation depend on, beside the plan. */
+struct recording_key {
+    const void *velocity, *latent;
+    int64_t count, first_sample;
+    uint64_t skips[SKIP_WORDS]; /* a bit for each block */
+};
+
 struct mmdit_plan {
     const struct mmdit *mmdit;
     const struct backend_ops *ops;
@@ -35,6 +45,11 @@ struct mmdit_plan {
     struct tensor modulation_now; /* [B, chunks C] */
     struct tensor cond, pooled;   /* [R, C] */
     struct tensor sines;          /* [R, 256] */
+    struct mmdit_recording {
+        struct recording_key key;
+        struct recording *recording; /* NULL: has run once and can be recorded now */
+    } recordings[RECORDINGS_MAX];
+    int recording_count;
     mmdit_observer observer;
     void *observer_context;
 };
@@ -156,6 +171,25 @@ void mmdit_destroy(struct mmdit *mmdit)
     free(mmdit);
 }
 
+bool mmdit_list_weights(const struct mmdit *mmdit, struct weight_list *list, struct error *err)
+{
+    const struct linear *first[] = {&mmdit->timestep_in,   &mmdit->timestep_out,
+                                    &mmdit->pooled_in,     &mmdit->pooled_out,
+                                    &mmdit->context_embed, &mmdit->patch_embed};
+    const struct linear *last[] = {&mmdit->final_shift, &mmdit->final_scale, &mmdit->final};
+
+    for (size_t i = 0; i < COUNT_OF(first); i++)
+        if (!weight_list_add(list, first[i], 1, false, err))
+            return false;
+    for (int i = 0; i < mmdit->shape.block_count; i++)
+        if (!joint_block_list_weights(&mmdit->blocks[i], list, err))
+            return false;
+    for (size_t i = 0; i < COUNT_OF(last); i++)
+        if (!weight_list_add(list, last[i], 1, false, err))
+            return false;
+    return true;
+}
+
 const struct mmdit_shape *mmdit_shape(const struct mmdit *mmdit)
 {
     return &mmdit->shape;
@@ -207,6 +241,8 @@ bool mmdit_plan_create(struct mmdit_plan **out, const struct mmdit *mmdit, struc
 
 void mmdit_plan_destroy(struct mmdit_plan *plan)
 {
+    for (int i = 0; plan && i < plan->recording_count; i++)
+        plan->ops->recording_free(plan->recordings[i].recording);
     free(plan);
 }
 
@@ -332,18 +368,17 @@ static void run_final_layer(struct mmdit_plan *plan, struct stream *stream, stru
     op->unpatchify(stream, velocity, &part->patches, (int)mmdit->shape.patch);
 }
 
-void mmdit_run(struct mmdit_plan *plan, struct stream *stream, struct tensor *velocity,
-               const struct tensor *latent, const struct mmdit_evaluation *evaluation)
+/* Everything but the rows' numbers, which are the only thing that steps change. */
+static void enqueue(struct mmdit_plan *plan, struct stream *stream, struct tensor *velocity,
+                    const struct tensor *latent, const struct mmdit_evaluation *evaluation)
 {
     const struct backend_ops *op = plan->ops;
     const struct mmdit *mmdit = plan->mmdit;
     int64_t count = latent->dim[0];
     struct part part = part_of(plan, count);
-    struct tensor host_rows = TENSOR_OF((void *)(uintptr_t)evaluation->rows, DTYPE_I32, count);
     struct tensor context = tensor_slice(&plan->context, 0, evaluation->first_sample, count);
     struct tensor *image = &part.blocks.image;
 
-    op->upload(stream, &part.rows, &host_rows);
     op->embedding_rows(stream, &part.modulation, &plan->modulation, &part.rows);
 
     op->patchify(stream, &part.patches, latent, (int)mmdit->shape.patch);
@@ -354,6 +389,57 @@ void mmdit_run(struct mmdit_plan *plan, struct stream *stream, struct tensor *ve
 
     run_blocks(plan, stream, &part, evaluation);
     run_final_layer(plan, stream, &part, velocity);
+}
+
+static struct recording_key key_of(const struct tensor *velocity, const struct tensor *latent,
+                                   const struct mmdit_evaluation *evaluation)
+{
+    struct recording_key key;
+
+    memset(&key, 0, sizeof key); /* keys are compared as bytes */
+    key.velocity = velocity->data;
+    key.latent = latent->data;
+    key.count = latent->dim[0];
+    key.first_sample = evaluation->first_sample;
+    for (int i = 0; i < evaluation->skip_count; i++)
+        key.skips[evaluation->skips[i] / 64] |= UINT64_C(1) << evaluation->skips[i] % 64;
+    return key;
+}
+
+static struct mmdit_recording *find_recording(struct mmdit_plan *plan,
+                                              const struct recording_key *key)
+{
+    for (int i = 0; i < plan->recording_count; i++)
+        if (memcmp(&plan->recordings[i].key, key, sizeof *key) == 0)
+            return &plan->recordings[i];
+    return NULL;
+}
+
+/* The first evaluation of a kind runs op by op, which loads and tunes what there is to; the second
+ * is recorded, and from then on replayed. */
+void mmdit_run(struct mmdit_plan *plan, struct stream *stream, struct tensor *velocity,
+               const struct tensor *latent, const struct mmdit_evaluation *evaluation)
+{
+    const struct backend_ops *op = plan->ops;
+    struct recording_key key = key_of(velocity, latent, evaluation);
+    struct mmdit_recording *kept = find_recording(plan, &key);
+    struct tensor rows = tensor_slice(&plan->rows, 0, 0, latent->dim[0]);
+    struct tensor host_rows =
+        TENSOR_OF((void *)(uintptr_t)evaluation->rows, DTYPE_I32, latent->dim[0]);
+
+    op->upload(stream, &rows, &host_rows);
+    if (kept && !kept->recording) {
+        op->record_begin(stream);
+        enqueue(plan, stream, velocity, latent, evaluation);
+        kept->recording = op->record_end(stream);
+    }
+    if (kept && kept->recording) {
+        op->replay(stream, kept->recording);
+        return;
+    }
+    enqueue(plan, stream, velocity, latent, evaluation);
+    if (op->record_begin && !plan->observer && plan->recording_count < RECORDINGS_MAX && !kept)
+        plan->recordings[plan->recording_count++].key = key;
 }
 
 enum dtype mmdit_weight_dtype(const struct mmdit *mmdit)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "backend/weight_list.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "weights/weights.h"
@@ -37,6 +38,10 @@ struct mmdit_shape {
     bool has_qk_norm;
 };
 const struct mmdit_shape *mmdit_shape(const struct mmdit *mmdit);
+
+/* Appends every linear of the transformer, in the order of their use. */
+MUST_CHECK bool mmdit_list_weights(const struct mmdit *mmdit, struct weight_list *list,
+                                   struct error *err);
 
 /* Places every tensor for latents [B, 16, height, width], `context_tokens` text tokens a sample and
  * `row_count` modulation rows. Height and width are multiples of the patch, at most position_side

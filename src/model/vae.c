@@ -233,6 +233,44 @@ void vae_encoder_destroy(struct vae_encoder *encoder)
     free(encoder);
 }
 
+static bool list_half(const struct vae_half *half, struct weight_list *list, struct error *err)
+{
+    const struct vae_attention *attention = &half->mid_attention;
+    const struct linear *linears[] = {&attention->q, &attention->k, &attention->v,
+                                      &attention->proj};
+
+    for (size_t i = 0; i < COUNT_OF(linears); i++)
+        if (!weight_list_add(list, linears[i], 1, false, err))
+            return false;
+    if (!weight_list_add(list, &half->conv_in, 1, true, err) ||
+        !weight_list_add(list, &half->conv_out, 1, true, err) ||
+        !vae_resnet_list_weights(&half->mid_resnets[0], list, err) ||
+        !vae_resnet_list_weights(&half->mid_resnets[1], list, err))
+        return false;
+    for (int i = 0; i < half->level_count; i++) {
+        const struct vae_level *level = &half->levels[i];
+
+        for (int j = 0; j < level->resnet_count; j++)
+            if (!vae_resnet_list_weights(&level->resnets[j], list, err))
+                return false;
+        if (!weight_list_add(list, &level->resize, 1, true, err))
+            return false;
+    }
+    return true;
+}
+
+bool vae_decoder_list_weights(const struct vae_decoder *decoder, struct weight_list *list,
+                              struct error *err)
+{
+    return list_half(&decoder->half, list, err);
+}
+
+bool vae_encoder_list_weights(const struct vae_encoder *encoder, struct weight_list *list,
+                              struct error *err)
+{
+    return list_half(&encoder->half, list, err);
+}
+
 /* --- Decoding --- */
 
 struct vae_decode_plan {

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "backend/weight_list.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "weights/weights.h"
@@ -30,6 +31,12 @@ void vae_decoder_destroy(struct vae_decoder *decoder); /* NULL is fine */
 MUST_CHECK bool vae_encoder_create(struct vae_encoder **out, struct weights *weights,
                                    const struct backend_ops *ops, struct error *err);
 void vae_encoder_destroy(struct vae_encoder *encoder); /* NULL is fine */
+
+/* Append every convolution and linear. */
+MUST_CHECK bool vae_decoder_list_weights(const struct vae_decoder *decoder,
+                                         struct weight_list *list, struct error *err);
+MUST_CHECK bool vae_encoder_list_weights(const struct vae_encoder *encoder,
+                                         struct weight_list *list, struct error *err);
 
 /* Place every tensor for latents [B, 16, height, width]. Normalised copies are made in bands of
  * `band_rows` rows of the picture at the resolution at hand; 0 takes whole pictures at once. Bands

@@ -55,6 +55,14 @@ void vae_attention_load(struct vae_attention *attention, struct weight_loader *l
     weight_loader_linear(loader, &attention->proj, width, width, true, "%s.proj", name);
 }
 
+bool vae_resnet_list_weights(const struct vae_resnet *resnet, struct weight_list *list,
+                             struct error *err)
+{
+    return weight_list_add(list, &resnet->conv1, 1, true, err) &&
+           weight_list_add(list, &resnet->conv2, 1, true, err) &&
+           weight_list_add(list, &resnet->shortcut, 1, true, err);
+}
+
 void vae_program_init(struct vae_program *program, const struct backend_ops *ops, int64_t batch,
                       int64_t band_rows, int64_t groups, int64_t height, int64_t width,
                       int64_t channels)

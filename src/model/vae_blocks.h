@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "backend/weight_list.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "weights/weights.h"
@@ -34,6 +35,9 @@ void vae_attention_load(struct vae_attention *attention, struct weight_loader *l
                         const char *name, int64_t width);
 void vae_norm_load(struct vae_norm *norm, struct weight_loader *loader, const char *name,
                    int64_t width);
+
+MUST_CHECK bool vae_resnet_list_weights(const struct vae_resnet *resnet, struct weight_list *list,
+                                        struct error *err);
 
 enum vae_step_kind {
     VAE_STEP_CONV,      /* 3x3, perhaps with stride 2 or on the doubled picture */

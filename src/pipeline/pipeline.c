@@ -221,6 +221,10 @@ bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options
                                 .clip_g = options->clip_g,
                                 .t5 = options->t5,
                                 .tokenizers = options->tokenizers};
+    const struct backend_options backend_options = {.device = options->device,
+                                                    .cpu_level = options->cpu_level,
+                                                    .precision = options->precision,
+                                                    .threads = options->threads};
     struct stream_options stream_options = {.threads = options->threads};
     struct pipeline *pipeline = calloc(1, sizeof *pipeline);
 
@@ -228,13 +232,13 @@ bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options
         return error_set(err, ERROR_NO_MEMORY, "pipeline");
     pipeline->keep_weights = options->keep_weights;
     pipeline->images_at_once = options->images_at_once > 0 ? options->images_at_once : 1;
-    pipeline->vae_band_rows = options->vae_band_rows > 0   ? options->vae_band_rows
-                              : options->vae_band_rows < 0 ? 0
-                                                           : BAND_ROWS_DEFAULT;
-    if (!backend_open(&pipeline->backend, options->device, options->cpu_level, options->threads,
-                      err) ||
+    if (!backend_open(&pipeline->backend, &backend_options, err) ||
         !model_files_open(&pipeline->files, &paths, err))
         goto fail;
+    if (options->vae_band_rows > 0)
+        pipeline->vae_band_rows = options->vae_band_rows;
+    else if (options->vae_band_rows == 0 && !pipeline->backend->ops.weights_hold)
+        pipeline->vae_band_rows = BAND_ROWS_DEFAULT;
     if (!open_watched(pipeline, options, probe, err)) {
         error_in(err, "loading '%s'", options->model);
         goto fail;
@@ -258,6 +262,9 @@ void pipeline_destroy(struct pipeline *pipeline)
 {
     if (!pipeline)
         return;
+    for (int i = 0; i < COMPONENT_COUNT; i++)
+        if (pipeline->held[i])
+            pipeline->backend->ops.weights_drop(pipeline->stream, pipeline->held[i]);
     if (pipeline->stream)
         pipeline->backend->ops.stream_destroy(pipeline->stream);
     vae_encoder_destroy(pipeline->vae_encoder);
@@ -292,12 +299,16 @@ void pipeline_info(const struct pipeline *pipeline, struct pipeline_info *info)
         .model_name = pipeline->files->name,
         .variant = pipeline->variant,
         .device = pipeline->backend->description,
+        .notice = pipeline->backend->notice,
         .weight_types = pipeline->weight_types,
         .side_max = (int)min_i64(shape->position_side * shape->patch * VAE_FACTOR, IMAGE_SIDE_MAX),
         .is_turbo = pipeline->is_turbo,
         .has_t5 = pipeline->t5 != NULL,
         .has_encoder = pipeline->vae_encoder != NULL,
         .layer_count = shape->block_count,
+        .self_attention_count = shape->self_attention_count,
+        .width = (int)shape->width,
+        .clip_tokens = CLIP_TOKENS,
     };
     info->side_max -= info->side_max % PIPELINE_SIDE_STEP;
 }
@@ -482,18 +493,64 @@ static void estimate(const struct run *run, const struct work_bytes *bytes,
 
 /* --- Running --- */
 
+static bool list_weights(const struct run *run, enum component component, struct weight_list *list,
+                         struct error *err)
+{
+    const struct pipeline *pipeline = run->pipeline;
+
+    switch (component) {
+    case COMPONENT_TRANSFORMER:
+        return mmdit_list_weights(pipeline->mmdit, list, err);
+    case COMPONENT_VAE:
+        return vae_decoder_list_weights(pipeline->vae_decoder, list, err) &&
+               (!run->has_init || vae_encoder_list_weights(pipeline->vae_encoder, list, err));
+    case COMPONENT_CLIP_L:
+        return clip_encoder_list_weights(pipeline->clip[0], list, err);
+    case COMPONENT_CLIP_G:
+        return clip_encoder_list_weights(pipeline->clip[1], list, err);
+    case COMPONENT_T5:
+        return !pipeline->t5 || t5_encoder_list_weights(pipeline->t5, list, err);
+    case COMPONENT_COUNT:
+        break;
+    }
+    return true;
+}
+
+/* Brings a component's weights to the device; hosts read them where they are. */
+static bool hold(const struct run *run, enum component component, struct error *err)
+{
+    struct held_weights **held = &run->pipeline->held[component];
+    struct weight_list list = {0};
+    bool ok;
+
+    if (!run->ops->weights_hold || *held)
+        return true;
+    ok = list_weights(run, component, &list, err) &&
+         run->ops->weights_hold(run->stream, held, list.requests, list.count, err);
+    weight_list_finish(&list);
+    return ok || error_in(err, "%s", component_name(component));
+}
+
 static void release(const struct run *run, enum component component)
 {
     const struct weights *weights = run->pipeline->files->component[component];
+    struct held_weights **held = &run->pipeline->held[component];
 
-    if (weights && !run->pipeline->keep_weights)
+    if (run->pipeline->keep_weights)
+        return;
+    if (*held)
+        run->ops->weights_drop(run->stream, *held);
+    *held = NULL;
+    if (weights)
         weights_release_pages(weights);
 }
 
 static bool run_text(struct run *run, struct arena *work, struct error *err)
 {
     struct text_stage stage = {0};
-    bool ok = text_stage_plan(&stage, run, work, err) && text_stage_run(&stage, run, err);
+    bool ok = hold(run, COMPONENT_CLIP_L, err) && hold(run, COMPONENT_CLIP_G, err) &&
+              hold(run, COMPONENT_T5, err) && text_stage_plan(&stage, run, work, err) &&
+              text_stage_run(&stage, run, err);
 
     text_stage_finish(&stage);
     for (int i = 0; i < CLIP_COUNT; i++)
@@ -505,7 +562,8 @@ static bool run_text(struct run *run, struct arena *work, struct error *err)
 static bool run_image(struct run *run, struct arena *work, struct error *err)
 {
     struct image_stage stage = {0};
-    bool ok = image_stage_plan(&stage, run, work, err) && image_stage_run(&stage, run, err);
+    bool ok = (!run->has_init || hold(run, COMPONENT_VAE, err)) &&
+              image_stage_plan(&stage, run, work, err) && image_stage_run(&stage, run, err);
 
     image_stage_finish(&stage);
     release(run, COMPONENT_VAE);
@@ -515,7 +573,8 @@ static bool run_image(struct run *run, struct arena *work, struct error *err)
 static bool run_denoise(struct run *run, struct arena *work, struct error *err)
 {
     struct denoise_stage stage = {0};
-    bool ok = denoise_stage_plan(&stage, run, work, err) && denoise_stage_run(&stage, err);
+    bool ok = hold(run, COMPONENT_TRANSFORMER, err) && denoise_stage_plan(&stage, run, work, err) &&
+              denoise_stage_run(&stage, err);
 
     denoise_stage_finish(&stage);
     release(run, COMPONENT_TRANSFORMER);
@@ -525,8 +584,8 @@ static bool run_denoise(struct run *run, struct arena *work, struct error *err)
 static bool run_decode(struct run *run, struct arena *work, struct image *images, struct error *err)
 {
     struct decode_stage stage = {0};
-    bool ok =
-        decode_stage_plan(&stage, run, work, err) && decode_stage_run(&stage, run, images, err);
+    bool ok = hold(run, COMPONENT_VAE, err) && decode_stage_plan(&stage, run, work, err) &&
+              decode_stage_run(&stage, run, images, err);
 
     decode_stage_finish(&stage);
     release(run, COMPONENT_VAE);

@@ -22,14 +22,16 @@ struct pipeline;
 struct pipeline_options {
     const char *model;
     const char *vae, *clip_l, *clip_g, *t5, *tokenizers;
-    const char *device;    /* "auto" (default), "cpu", "ref" */
+    const char *device;    /* "auto" (default), "cpu", "cuda", "cuda:N", "ref" */
+    const char *precision; /* of a GPU: "auto" (default), "fp8", "bf16", "fp16", "f32" */
     const char *cpu_level; /* "auto" (default), "avx2", "avx512", "amx", ... */
     int threads;           /* 0: one for each CPU */
     bool turbo;            /* treat the model as distilled even if its name does not say so */
     bool without_t5;       /* leave the T5 encoder out: zeros take its place */
     bool keep_weights;     /* between the phases of a run: faster for a server, more memory */
     int images_at_once;    /* pictures of a request that go through the network together; 0: 1 */
-    int vae_band_rows;     /* rows of the picture that the VAE norms at a time; 0: 32, -1: all */
+    int vae_band_rows;     /* rows of the picture that the VAE norms at a time; -1: all; 0: 32 on
+                            * hosts, all on devices */
 };
 
 /* Opens and checks the model's files and loads what is small. Nothing big is read yet. Free with
@@ -42,11 +44,15 @@ void pipeline_destroy(struct pipeline *pipeline); /* NULL is fine */
 struct pipeline_info {
     const char *model_name;             /* "sd3.5_medium" */
     const char *variant;                /* "SD3.5 Medium", "SD3.5 Large Turbo", ..., "MMDiT-X" */
+    const char *notice;                 /* why "auto" took the CPU; "": nothing to say */
     const char *device;                 /* "cpu avx512, 16 threads" */
     const char *weight_types;           /* of the transformer: "f16", "f8_e4m3, bf16", ... */
     int side_max;                       /* largest width or height in pixels */
     bool is_turbo, has_t5, has_encoder; /* has_encoder: image to image works */
     int layer_count;                    /* joint blocks: the limit of skip_layers */
+    int self_attention_count;           /* of them, those with a second, image-only attention */
+    int width;                          /* of a token in the transformer */
+    int clip_tokens;                    /* before the request's t5_tokens in the text */
 };
 void pipeline_info(const struct pipeline *pipeline, struct pipeline_info *info);
 

@@ -33,6 +33,7 @@ struct pipeline {
     struct mmdit *mmdit;
     struct vae_decoder *vae_decoder;
     struct vae_encoder *vae_encoder; /* NULL: no image to image */
+    struct held_weights *held[COMPONENT_COUNT]; /* a device's copies; NULL: none, or a host */
     bool is_turbo, keep_weights;
     int images_at_once;
     int64_t vae_band_rows;

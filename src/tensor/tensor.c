@@ -85,6 +85,10 @@ struct tensor tensor_slice(const struct tensor *tensor, int axis, int64_t begin,
     view.dim[axis] = count;
     view.data =
         (char *)tensor->data + begin * tensor->stride[axis] * (int64_t)dtype_size(tensor->dtype);
+    if (tensor->row_scale) {
+        assert(axis == 0);
+        view.row_scale += begin * (tensor_row_count(tensor) / tensor->dim[0]);
+    }
     return view;
 }
 

@@ -21,7 +21,9 @@ struct tensor {
     int rank; /* 0: no tensor */
     int64_t dim[TENSOR_MAX_RANK];
     int64_t stride[TENSOR_MAX_RANK];
-    void *data; /* may be unaligned when it points into a model file */
+    void *data;       /* may be unaligned when it points into a model file */
+    float *row_scale; /* of f8_e4m3 activations: what each row is multiplied by, dense in row order;
+                       * NULL: 1. Lies where the data lies. */
 };
 
 /* A linear layer or convolution as the ops take it: y = (weight * scale) x + bias. */
@@ -55,7 +57,7 @@ size_t tensor_bytes(const struct tensor *tensor);  /* of a contiguous tensor of 
 bool tensor_is_contiguous(const struct tensor *tensor);
 bool tensor_same_shape(const struct tensor *a, const struct tensor *b);
 
-/* View of [begin, begin + count) along one axis. */
+/* View of [begin, begin + count) along one axis; with row_scale, along the first. */
 struct tensor tensor_slice(const struct tensor *tensor, int axis, int64_t begin, int64_t count);
 /* View with one axis of size `outer` * `inner` seen as two: [.., outer, inner, ..]. */
 struct tensor tensor_split(const struct tensor *tensor, int axis, int64_t inner);

@@ -4,11 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/composite.h"
+
 #define LAYERS_MAX 256
 
 struct clip_layer {
     struct tensor norm1_weight, norm1_bias; /* [C] */
-    struct linear q, k, v, proj;            /* [C, C] */
+    struct linear qkv[3], proj;             /* [C, C] */
     struct tensor norm2_weight, norm2_bias; /* [C] */
     struct linear mlp_in, mlp_out;          /* [F, C], [C, F] */
 };
@@ -37,6 +39,7 @@ struct clip_plan {
     struct tensor attended; /* [B, 77, C] */
     struct tensor hidden;   /* [B, 77, F] */
     struct tensor summary;  /* [B, C]: the end tokens after the final norm */
+    struct tensor scale;    /* [B, 77] f32: of rows in 8 bits */
 };
 
 static void load_layer(struct clip_layer *layer, struct weight_loader *loader, int i, int64_t c,
@@ -44,9 +47,8 @@ static void load_layer(struct clip_layer *layer, struct weight_loader *loader, i
 {
     weight_loader_vector(loader, &layer->norm1_weight, c, "layer.%d.norm1.weight", i);
     weight_loader_vector(loader, &layer->norm1_bias, c, "layer.%d.norm1.bias", i);
-    weight_loader_linear(loader, &layer->q, c, c, true, "layer.%d.q", i);
-    weight_loader_linear(loader, &layer->k, c, c, true, "layer.%d.k", i);
-    weight_loader_linear(loader, &layer->v, c, c, true, "layer.%d.v", i);
+    for (int j = 0; j < 3; j++)
+        weight_loader_linear(loader, &layer->qkv[j], c, c, true, "layer.%d.%c", i, "qkv"[j]);
     weight_loader_linear(loader, &layer->proj, c, c, true, "layer.%d.proj", i);
     weight_loader_vector(loader, &layer->norm2_weight, c, "layer.%d.norm2.weight", i);
     weight_loader_vector(loader, &layer->norm2_bias, c, "layer.%d.norm2.bias", i);
@@ -157,6 +159,21 @@ void clip_encoder_destroy(struct clip_encoder *encoder)
     free(encoder);
 }
 
+bool clip_encoder_list_weights(const struct clip_encoder *encoder, struct weight_list *list,
+                               struct error *err)
+{
+    for (int i = 0; i < encoder->layer_count; i++) {
+        const struct clip_layer *layer = &encoder->layers[i];
+
+        if (!weight_list_add(list, layer->qkv, 3, false, err) ||
+            !weight_list_add(list, &layer->proj, 1, false, err) ||
+            !weight_list_add(list, &layer->mlp_in, 1, false, err) ||
+            !weight_list_add(list, &layer->mlp_out, 1, false, err))
+            return false;
+    }
+    return weight_list_add(list, &encoder->projection, 1, false, err);
+}
+
 int64_t clip_encoder_width(const struct clip_encoder *encoder)
 {
     return encoder->width;
@@ -188,7 +205,8 @@ bool clip_plan_create(struct clip_plan **out, const struct clip_encoder *encoder
         !TENSOR_ALLOC(&plan->attended, scratch, f, "CLIP attention", err, batch, CLIP_TOKENS, c) ||
         !TENSOR_ALLOC(&plan->hidden, scratch, f, "CLIP MLP", err, batch, CLIP_TOKENS,
                       encoder->mlp_width) ||
-        !TENSOR_ALLOC(&plan->summary, scratch, f, "CLIP summary", err, batch, c)) {
+        !TENSOR_ALLOC(&plan->summary, scratch, f, "CLIP summary", err, batch, c) ||
+        !TENSOR_ALLOC(&plan->scale, scratch, DTYPE_F32, "CLIP MLP", err, batch, CLIP_TOKENS)) {
         clip_plan_destroy(plan);
         return false;
     }
@@ -236,21 +254,25 @@ static void run_layer(struct clip_plan *plan, struct stream *stream, const struc
     struct tensor v_heads = tensor_split(&v, 2, head_width);
     struct tensor attended = tensor_split(&plan->attended, 2, head_width);
     struct attention_options causal = {.scale = 1.0f / sqrtf((float)head_width), .is_causal = true};
+    float *row_scale = plan->scale.data;
+    struct tensor input = op_linear_input(op, &plan->normed, row_scale, layer->qkv, 3);
 
-    op->layer_norm(stream, &plan->normed, &plan->x, &layer->norm1_weight, &layer->norm1_bias,
+    op->layer_norm(stream, &input, &plan->x, &layer->norm1_weight, &layer->norm1_bias,
                    encoder->epsilon);
-    op->linear(stream, &q, &plan->normed, &layer->q);
-    op->linear(stream, &k, &plan->normed, &layer->k);
-    op->linear(stream, &v, &plan->normed, &layer->v);
+    op_linears(op, stream, &plan->qkv, &input, layer->qkv, 3);
     op->attention(stream, &attended, &q_heads, &k_heads, &v_heads, &causal);
-    op->linear(stream, &plan->normed, &plan->attended, &layer->proj);
+    input = op_as_linear_input(op, stream, &plan->attended, &plan->attended, row_scale,
+                               &layer->proj, 1);
+    op->linear(stream, &plan->normed, &input, &layer->proj);
     op->add(stream, &plan->x, &plan->x, &plan->normed);
 
-    op->layer_norm(stream, &plan->normed, &plan->x, &layer->norm2_weight, &layer->norm2_bias,
+    input = op_linear_input(op, &plan->normed, row_scale, &layer->mlp_in, 1);
+    op->layer_norm(stream, &input, &plan->x, &layer->norm2_weight, &layer->norm2_bias,
                    encoder->epsilon);
-    op->linear(stream, &plan->hidden, &plan->normed, &layer->mlp_in);
-    op->gelu(stream, &plan->hidden, &plan->hidden, encoder->activation);
-    op->linear(stream, &plan->normed, &plan->hidden, &layer->mlp_out);
+    op->linear(stream, &plan->hidden, &input, &layer->mlp_in);
+    input = op_linear_input(op, &plan->hidden, row_scale, &layer->mlp_out, 1);
+    op->gelu(stream, &input, &plan->hidden, encoder->activation);
+    op->linear(stream, &plan->normed, &input, &layer->mlp_out);
     op->add(stream, &plan->x, &plan->x, &plan->normed);
 }
 

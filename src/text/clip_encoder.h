@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "backend/weight_list.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "text/clip_tokenizer.h"
@@ -24,6 +25,10 @@ struct clip_plan;
 MUST_CHECK bool clip_encoder_create(struct clip_encoder **out, struct weights *weights,
                                     const struct backend_ops *ops, struct error *err);
 void clip_encoder_destroy(struct clip_encoder *encoder); /* NULL is fine */
+
+/* Appends every linear, in the order of their use. */
+MUST_CHECK bool clip_encoder_list_weights(const struct clip_encoder *encoder,
+                                          struct weight_list *list, struct error *err);
 
 int64_t clip_encoder_width(const struct clip_encoder *encoder);
 int64_t clip_encoder_pooled_width(const struct clip_encoder *encoder);

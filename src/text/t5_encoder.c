@@ -3,14 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/composite.h"
+
 #define LAYERS_MAX 256
 
 struct t5_layer {
-    struct tensor norm1;         /* [C] */
-    struct linear q, k, v, proj; /* [N D, C], proj [C, N D] */
-    struct tensor norm2;         /* [C] */
-    struct linear gate, up;      /* [F, C] */
-    struct linear down;          /* [C, F] */
+    struct tensor norm1;        /* [C] */
+    struct linear qkv[3], proj; /* [N D, C], proj [C, N D] */
+    struct tensor norm2;        /* [C] */
+    struct linear gate_up[2];   /* [F, C] */
+    struct linear down;         /* [C, F] */
 };
 
 struct t5_encoder {
@@ -31,8 +33,8 @@ struct t5_plan {
     struct tensor normed;   /* [B, T, C] */
     struct tensor qkv;      /* [B, T, 3 N D] */
     struct tensor attended; /* [B, T, N D] */
-    struct tensor gate;     /* [B, T, F] */
-    struct tensor up;       /* [B, T, F] */
+    struct tensor gate_up;  /* [B, T, 2F] */
+    struct tensor scale;    /* [B, T] f32: of rows in 8 bits */
     struct tensor bias;     /* [N, T, T] f32 */
 };
 
@@ -109,13 +111,12 @@ bool t5_encoder_create(struct t5_encoder **out, struct weights *weights,
         struct t5_layer *layer = &encoder->layers[i];
 
         weight_loader_vector(&loader, &layer->norm1, c, "layer.%d.norm1.weight", i);
-        weight_loader_linear(&loader, &layer->q, a, c, false, "layer.%d.q", i);
-        weight_loader_linear(&loader, &layer->k, a, c, false, "layer.%d.k", i);
-        weight_loader_linear(&loader, &layer->v, a, c, false, "layer.%d.v", i);
+        for (int j = 0; j < 3; j++)
+            weight_loader_linear(&loader, &layer->qkv[j], a, c, false, "layer.%d.%c", i, "qkv"[j]);
         weight_loader_linear(&loader, &layer->proj, c, a, false, "layer.%d.proj", i);
         weight_loader_vector(&loader, &layer->norm2, c, "layer.%d.norm2.weight", i);
-        weight_loader_linear(&loader, &layer->gate, f, c, false, "layer.%d.gate", i);
-        weight_loader_linear(&loader, &layer->up, f, c, false, "layer.%d.up", i);
+        weight_loader_linear(&loader, &layer->gate_up[0], f, c, false, "layer.%d.gate", i);
+        weight_loader_linear(&loader, &layer->gate_up[1], f, c, false, "layer.%d.up", i);
         weight_loader_linear(&loader, &layer->down, c, f, false, "layer.%d.down", i);
     }
     weight_loader_vector(&loader, &encoder->final_norm, c, "final_norm.weight");
@@ -136,6 +137,21 @@ void t5_encoder_destroy(struct t5_encoder *encoder)
         return;
     free(encoder->layers);
     free(encoder);
+}
+
+bool t5_encoder_list_weights(const struct t5_encoder *encoder, struct weight_list *list,
+                             struct error *err)
+{
+    for (int i = 0; i < encoder->layer_count; i++) {
+        const struct t5_layer *layer = &encoder->layers[i];
+
+        if (!weight_list_add(list, layer->qkv, 3, false, err) ||
+            !weight_list_add(list, &layer->proj, 1, false, err) ||
+            !weight_list_add(list, layer->gate_up, 2, false, err) ||
+            !weight_list_add(list, &layer->down, 1, false, err))
+            return false;
+    }
+    return true;
 }
 
 int64_t t5_encoder_width(const struct t5_encoder *encoder)
@@ -162,8 +178,8 @@ bool t5_plan_create(struct t5_plan **out, const struct t5_encoder *encoder, stru
         !TENSOR_ALLOC(&plan->normed, scratch, f, "T5 norm", err, batch, tokens, c) ||
         !TENSOR_ALLOC(&plan->qkv, scratch, f, "T5 attention", err, batch, tokens, 3 * a) ||
         !TENSOR_ALLOC(&plan->attended, scratch, f, "T5 attention", err, batch, tokens, a) ||
-        !TENSOR_ALLOC(&plan->gate, scratch, f, "T5 MLP", err, batch, tokens, m) ||
-        !TENSOR_ALLOC(&plan->up, scratch, f, "T5 MLP", err, batch, tokens, m) ||
+        !TENSOR_ALLOC(&plan->gate_up, scratch, f, "T5 MLP", err, batch, tokens, 2 * m) ||
+        !TENSOR_ALLOC(&plan->scale, scratch, DTYPE_F32, "T5 MLP", err, batch, tokens) ||
         !TENSOR_ALLOC(&plan->bias, scratch, DTYPE_F32, "T5 positions", err, encoder->heads, tokens,
                       tokens)) {
         t5_plan_destroy(plan);
@@ -183,7 +199,8 @@ static void run_layer(struct t5_plan *plan, struct stream *stream, const struct 
 {
     const struct backend_ops *op = plan->ops;
     const struct t5_encoder *encoder = plan->encoder;
-    int64_t a = encoder->attention_width, head_width = a / encoder->heads;
+    int64_t a = encoder->attention_width, m = encoder->mlp_width, head_width = a / encoder->heads;
+    float *row_scale = plan->scale.data;
     struct tensor q = tensor_slice(&plan->qkv, 2, 0, a);
     struct tensor k = tensor_slice(&plan->qkv, 2, a, a);
     struct tensor v = tensor_slice(&plan->qkv, 2, 2 * a, a);
@@ -191,21 +208,25 @@ static void run_layer(struct t5_plan *plan, struct stream *stream, const struct 
     struct tensor k_heads = tensor_split(&k, 2, head_width);
     struct tensor v_heads = tensor_split(&v, 2, head_width);
     struct tensor attended = tensor_split(&plan->attended, 2, head_width);
+    struct tensor gate = tensor_slice(&plan->gate_up, 2, 0, m);
+    struct tensor up = tensor_slice(&plan->gate_up, 2, m, m);
     struct attention_options unscaled = {.scale = 1.0f, .bias = &plan->bias};
+    struct tensor input = op_linear_input(op, &plan->normed, row_scale, layer->qkv, 3);
 
-    op->rms_norm(stream, &plan->normed, &plan->x, &layer->norm1, encoder->epsilon);
-    op->linear(stream, &q, &plan->normed, &layer->q);
-    op->linear(stream, &k, &plan->normed, &layer->k);
-    op->linear(stream, &v, &plan->normed, &layer->v);
+    op->rms_norm(stream, &input, &plan->x, &layer->norm1, encoder->epsilon);
+    op_linears(op, stream, &plan->qkv, &input, layer->qkv, 3);
     op->attention(stream, &attended, &q_heads, &k_heads, &v_heads, &unscaled);
-    op->linear(stream, &plan->normed, &plan->attended, &layer->proj);
+    input = op_as_linear_input(op, stream, &plan->attended, &plan->attended, row_scale,
+                               &layer->proj, 1);
+    op->linear(stream, &plan->normed, &input, &layer->proj);
     op->add(stream, &plan->x, &plan->x, &plan->normed);
 
-    op->rms_norm(stream, &plan->normed, &plan->x, &layer->norm2, encoder->epsilon);
-    op->linear(stream, &plan->gate, &plan->normed, &layer->gate);
-    op->linear(stream, &plan->up, &plan->normed, &layer->up);
-    op->gated_gelu(stream, &plan->gate, &plan->gate, &plan->up);
-    op->linear(stream, &plan->normed, &plan->gate, &layer->down);
+    input = op_linear_input(op, &plan->normed, row_scale, layer->gate_up, 2);
+    op->rms_norm(stream, &input, &plan->x, &layer->norm2, encoder->epsilon);
+    op_linears(op, stream, &plan->gate_up, &input, layer->gate_up, 2);
+    input = op_linear_input(op, &gate, row_scale, &layer->down, 1);
+    op->gated_gelu(stream, &input, &gate, &up);
+    op->linear(stream, &plan->normed, &input, &layer->down);
     op->add(stream, &plan->x, &plan->x, &plan->normed);
 }
 

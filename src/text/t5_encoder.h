@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "backend/weight_list.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "weights/weights.h"
@@ -23,6 +24,10 @@ struct t5_plan;
 MUST_CHECK bool t5_encoder_create(struct t5_encoder **out, struct weights *weights,
                                   const struct backend_ops *ops, struct error *err);
 void t5_encoder_destroy(struct t5_encoder *encoder); /* NULL is fine */
+
+/* Appends every linear, in the order of their use. */
+MUST_CHECK bool t5_encoder_list_weights(const struct t5_encoder *encoder, struct weight_list *list,
+                                        struct error *err);
 
 int64_t t5_encoder_width(const struct t5_encoder *encoder);
 int64_t t5_encoder_vocabulary(const struct t5_encoder *encoder);

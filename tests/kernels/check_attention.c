@@ -23,8 +23,7 @@ static struct tensor part(const struct tensor *fused, int64_t index, int64_t tok
 static struct inputs make_inputs(struct kernel_check *check, struct shape s, double spread)
 {
     int64_t tokens = s.queries > s.keys ? s.queries : s.keys;
-    struct tensor fused =
-        KERNEL_TENSOR(check, DTYPE_F32, 5, s.batch, tokens, 3 * s.heads * s.width);
+    struct tensor fused = KERNEL_TENSOR(check, check->f, 5, s.batch, tokens, 3 * s.heads * s.width);
 
     kernel_randomise(check, &fused, 0, spread);
     return (struct inputs){
@@ -41,15 +40,17 @@ static void run_fast(struct kernel_check *check, struct tensor *out, const struc
 }
 
 /* A logit is off by its products' roundings, and its exponential by as much relative to itself. */
-static double tolerance_for(int64_t width, double largest_logit)
+static double tolerance_for(const struct kernel_check *check, int64_t width, double largest_logit)
 {
+    if (check->f != DTYPE_F32) /* shares are rounded to 16 bits before they weigh values */
+        return 2.0 * kernel_tolerance(check->f, width);
     return kernel_tolerance(DTYPE_F32, width) * (1.0 + largest_logit);
 }
 
 static void check_shape(struct kernel_check *check, struct shape s, bool is_causal, bool has_bias)
 {
     struct inputs in = make_inputs(check, s, 1.0);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 3, s.batch, s.queries, s.heads, s.width);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 3, s.batch, s.queries, s.heads, s.width);
     struct tensor want = kernel_like(check, &out), got = kernel_like(check, &out);
     struct tensor bias = KERNEL_TENSOR(check, DTYPE_F32, 2, s.heads, s.queries, s.keys);
     struct attention_options options = {
@@ -60,7 +61,7 @@ static void check_shape(struct kernel_check *check, struct shape s, bool is_caus
 
     check->ref->attention(check->ref_stream, &want, &in.q, &in.k, &in.v, &options);
     run_fast(check, &got, &in, &options);
-    kernel_expect_close(check, &got, &want, tolerance_for(s.width, 6.0),
+    kernel_expect_close(check, &got, &want, tolerance_for(check, s.width, 6.0),
                         "attention B %d Tq %d Tk %d N %d D %d%s%s", (int)s.batch, (int)s.queries,
                         (int)s.keys, (int)s.heads, (int)s.width, is_causal ? ", causal" : "",
                         has_bias ? ", bias" : "");
@@ -89,7 +90,7 @@ static void check_shapes(struct kernel_check *check)
 static void check_huge_logits(struct kernel_check *check)
 {
     struct inputs in = make_inputs(check, (struct shape){1, 65, 333, 2, 64}, 1.0);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 65, 2, 64);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 0, 1, 65, 2, 64);
     struct tensor want = kernel_like(check, &out), got = kernel_like(check, &out);
     struct tensor bias = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, 65, 333);
     struct attention_options options = {.scale = 0.125f, .bias = &bias};
@@ -99,7 +100,8 @@ static void check_huge_logits(struct kernel_check *check)
     check->ref->attention(check->ref_stream, &want, &in.q, &in.k, &in.v, &options);
     run_fast(check, &got, &in, &options);
     /* Floats near 10000 are 0.001 apart. */
-    kernel_expect_close(check, &got, &want, 5e-3, "attention with logits of +-10000");
+    kernel_expect_close(check, &got, &want, 5e-3 + kernel_tolerance(check->f, 64),
+                        "attention with logits of +-10000");
 
     options = (struct attention_options){.scale = 1000.0f};
     run_fast(check, &got, &in, &options);
@@ -115,7 +117,7 @@ static void check_huge_logits(struct kernel_check *check)
 static void check_hidden_keys(struct kernel_check *check)
 {
     struct inputs in = make_inputs(check, (struct shape){1, 20, 300, 1, 64}, 1.0);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 20, 1, 64);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 0, 1, 20, 1, 64);
     struct tensor want = kernel_like(check, &out), got = kernel_like(check, &out);
     struct tensor bias = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 20, 300);
     struct attention_options options = {.scale = 0.125f, .bias = &bias};
@@ -125,7 +127,8 @@ static void check_hidden_keys(struct kernel_check *check)
             kernel_put(&bias, i, -INFINITY);
     check->ref->attention(check->ref_stream, &want, &in.q, &in.k, &in.v, &options);
     run_fast(check, &got, &in, &options);
-    kernel_expect_close(check, &got, &want, tolerance_for(64, 6.0), "attention with hidden keys");
+    kernel_expect_close(check, &got, &want, tolerance_for(check, 64, 6.0),
+                        "attention with hidden keys");
     kernel_release(check);
 }
 
@@ -133,7 +136,7 @@ static void check_hidden_keys(struct kernel_check *check)
 static void check_row_is_independent(struct kernel_check *check)
 {
     struct inputs in = make_inputs(check, (struct shape){3, 333, 333, 4, 64}, 1.0);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, 3, 333, 4, 64);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 0, 3, 333, 4, 64);
     struct tensor together = kernel_like(check, &out), alone = kernel_like(check, &out);
     struct attention_options options = {.scale = 0.125f};
 
@@ -192,7 +195,7 @@ static void bench_attention(struct kernel_check *check)
         struct shape s = shapes[i];
         struct bench_case c = {
             .in = make_inputs(check, s, 1.0),
-            .out = KERNEL_TENSOR(check, DTYPE_F32, 0, s.batch, s.queries, s.heads, s.width),
+            .out = KERNEL_TENSOR(check, check->f, 0, s.batch, s.queries, s.heads, s.width),
             .options = {.scale = 1.0f / sqrtf((float)s.width)},
         };
         double flops = 4.0 * (double)(s.batch * s.heads * s.queries * s.keys * s.width);

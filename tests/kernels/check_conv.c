@@ -20,7 +20,7 @@ static struct linear make_layer(struct kernel_check *check, struct shape s, enum
 
 static struct tensor make_picture(struct kernel_check *check, struct shape s, int pad)
 {
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, pad, s.batch, s.height, s.width, s.channels);
+    struct tensor x = KERNEL_TENSOR(check, check->f, pad, s.batch, s.height, s.width, s.channels);
 
     kernel_randomise(check, &x, 0.5, 1.0);
     return x;
@@ -31,7 +31,7 @@ static void check_case(struct kernel_check *check, struct shape s, enum dtype dt
 {
     struct linear layer = make_layer(check, s, dtype);
     struct tensor x = make_picture(check, s, 3);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 5, s.batch, height, width, s.outputs);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 5, s.batch, height, width, s.outputs);
     struct tensor want = kernel_like(check, &out), got = kernel_like(check, &out);
     int64_t terms = s.channels * s.kernel * s.kernel;
 
@@ -96,7 +96,7 @@ static void check_bands(struct kernel_check *check)
     struct shape s = {1, 12, 20, 40, 48, 3};
     struct linear layer = make_layer(check, s, DTYPE_F16);
     struct tensor x = make_picture(check, s, 0);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 24, 40, 48);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 0, 1, 24, 40, 48);
     struct tensor whole = kernel_like(check, &out), bands = kernel_like(check, &out);
     struct conv_options options = {.stride = 1, .upsample = 2, .pad_top = 1, .pad_left = 1};
 
@@ -123,7 +123,7 @@ static void check_scale(struct kernel_check *check)
     struct conv_options options = {.stride = 1, .upsample = 1, .pad_top = 1, .pad_left = 1};
     struct linear layer = make_layer(check, s, DTYPE_F8_E4M3);
     struct tensor x = make_picture(check, s, 0);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 4, 4, 20);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 0, 1, 4, 4, 20);
     struct tensor want = kernel_like(check, &out), got = kernel_like(check, &out);
 
     layer.scale = KERNEL_TENSOR(check, DTYPE_F32, 0, 20);
@@ -164,7 +164,7 @@ static void bench_shape(struct kernel_check *check, struct shape s, int stride, 
     struct bench_case c = {
         .layer = make_layer(check, s, DTYPE_F16),
         .x = make_picture(check, s, 0),
-        .out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, height, width, s.outputs),
+        .out = KERNEL_TENSOR(check, check->f, 0, 1, height, width, s.outputs),
         .options = {.stride = stride, .upsample = upsample, .pad_top = pad, .pad_left = pad},
     };
     double terms = (double)(s.channels * s.kernel * s.kernel);

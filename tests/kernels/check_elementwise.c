@@ -18,7 +18,7 @@ static const struct shape shapes[] = {
 
 static struct tensor make(struct kernel_check *check, struct shape s)
 {
-    return KERNEL_TENSOR(check, DTYPE_F32, s.pad, s.batch, s.tokens, s.width);
+    return KERNEL_TENSOR(check, check->f, s.pad, s.batch, s.tokens, s.width);
 }
 
 /* --- Arithmetic --- */
@@ -26,9 +26,9 @@ static struct tensor make(struct kernel_check *check, struct shape s)
 static void check_sums(struct kernel_check *check, struct shape s)
 {
     struct tensor x = make(check, s), y = make(check, s), mask = make(check, s);
-    struct tensor gate = KERNEL_TENSOR(check, DTYPE_F32, 2, s.batch, s.width);
+    struct tensor gate = KERNEL_TENSOR(check, check->f, 2, s.batch, s.width);
     struct tensor want = kernel_like(check, &x), got = kernel_like(check, &x);
-    double tolerance = kernel_tolerance(DTYPE_F32, 2);
+    double tolerance = kernel_tolerance(check->f, 2);
     int width = (int)s.width;
 
     check->ref->add(check->ref_stream, &want, &x, &y);
@@ -64,17 +64,19 @@ static void check_functions(struct kernel_check *check, struct shape s)
     kernel_put(&x, 0, 2.5); /* so that results of about 1 are among them */
     check->ref->silu(check->ref_stream, &want, &x);
     check->fast.silu(check->stream, &got, &x);
-    kernel_expect_close(check, &got, &want, FUNCTION_ERROR, "silu width %d", (int)s.width);
+    kernel_expect_close(check, &got, &want, kernel_function_tolerance(check, FUNCTION_ERROR),
+                        "silu width %d", (int)s.width);
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
         check->ref->gelu(check->ref_stream, &want, &x, kinds[i]);
         check->fast.gelu(check->stream, &got, &x, kinds[i]);
-        kernel_expect_close(check, &got, &want, FUNCTION_ERROR, "gelu kind %d width %d",
-                            (int)kinds[i], (int)s.width);
+        kernel_expect_close(check, &got, &want, kernel_function_tolerance(check, FUNCTION_ERROR),
+                            "gelu kind %d width %d", (int)kinds[i], (int)s.width);
     }
     kernel_put(&up, 0, 1.0);
     check->ref->gated_gelu(check->ref_stream, &want, &x, &up);
     check->fast.gated_gelu(check->stream, &got, &x, &up);
-    kernel_expect_close(check, &got, &want, FUNCTION_ERROR, "gated_gelu width %d", (int)s.width);
+    kernel_expect_close(check, &got, &want, kernel_function_tolerance(check, FUNCTION_ERROR),
+                        "gated_gelu width %d", (int)s.width);
     kernel_release(check);
 }
 
@@ -83,18 +85,20 @@ static void check_function_ends(struct kernel_check *check)
 {
     static const float ends[] = {0.0f,  -0.0f,  1e-30f, -1e-30f, 1e-4f, 20.0f, -20.0f,
                                  89.0f, -89.0f, 300.0f, -300.0f, 1e4f,  -1e4f};
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, 0, COUNT_OF(ends));
+    struct tensor x = KERNEL_TENSOR(check, check->f, 0, COUNT_OF(ends));
     struct tensor want = kernel_like(check, &x), got = kernel_like(check, &x);
 
     for (int64_t i = 0; i < x.dim[0]; i++)
         kernel_put(&x, i, (double)ends[i]);
     check->ref->silu(check->ref_stream, &want, &x);
     check->fast.silu(check->stream, &got, &x);
-    kernel_expect_close(check, &got, &want, 1e-9, "silu of extremes");
+    kernel_expect_close(check, &got, &want, kernel_function_tolerance(check, 1e-9),
+                        "silu of extremes");
     for (int kind = GELU_TANH; kind <= GELU_QUICK; kind++) {
         check->ref->gelu(check->ref_stream, &want, &x, (enum gelu_kind)kind);
         check->fast.gelu(check->stream, &got, &x, (enum gelu_kind)kind);
-        kernel_expect_close(check, &got, &want, 1e-9, "gelu kind %d of extremes", kind);
+        kernel_expect_close(check, &got, &want, kernel_function_tolerance(check, 1e-9),
+                            "gelu kind %d of extremes", kind);
     }
     kernel_put(&x, 3, NAN);
     check->fast.silu(check->stream, &got, &x);
@@ -212,7 +216,7 @@ static void check_fill(struct kernel_check *check, enum dtype dtype)
 
 static void check_pictures(struct kernel_check *check)
 {
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, 1, 2, 33, 77, 3);
+    struct tensor x = KERNEL_TENSOR(check, check->f, 1, 2, 33, 77, 3);
     struct tensor bytes = KERNEL_TENSOR(check, DTYPE_U8, 1, 2, 33, 77, 3);
     struct tensor want = kernel_like(check, &x), got = kernel_like(check, &x);
     struct tensor want_bytes = kernel_like(check, &bytes), got_bytes = kernel_like(check, &bytes);
@@ -236,7 +240,7 @@ static void check_pictures(struct kernel_check *check)
 
     check->ref->bytes_to_rgb(check->ref_stream, &want, &bytes);
     check->fast.bytes_to_rgb(check->stream, &got, &bytes);
-    kernel_expect_close(check, &got, &want, kernel_tolerance(DTYPE_F32, 2), "bytes_to_rgb");
+    kernel_expect_close(check, &got, &want, kernel_tolerance(check->f, 2), "bytes_to_rgb");
     check->fast.rgb_to_bytes(check->stream, &got_bytes, &got);
     kernel_expect_equal(check, &got_bytes, &bytes, "bytes to rgb and back");
     kernel_release(check);
@@ -302,10 +306,10 @@ static void run_scale_add(struct kernel_check *check, void *context)
 static void bench_rows(struct kernel_check *check, int64_t batch, int64_t tokens, int64_t width)
 {
     struct bench_case c = {
-        .out = KERNEL_TENSOR(check, DTYPE_F32, 0, batch, tokens, width),
-        .x = KERNEL_TENSOR(check, DTYPE_F32, 0, batch, tokens, width),
-        .y = KERNEL_TENSOR(check, DTYPE_F32, 0, batch, tokens, width),
-        .gate = KERNEL_TENSOR(check, DTYPE_F32, 0, batch, width),
+        .out = KERNEL_TENSOR(check, check->f, 0, batch, tokens, width),
+        .x = KERNEL_TENSOR(check, check->f, 0, batch, tokens, width),
+        .y = KERNEL_TENSOR(check, check->f, 0, batch, tokens, width),
+        .gate = KERNEL_TENSOR(check, check->f, 0, batch, width),
     };
     double bytes = 4.0 * (double)(batch * tokens * width);
 
@@ -339,7 +343,7 @@ static void bench_transpose(struct kernel_check *check, int64_t channels, int64_
 static void bench_conversion(struct kernel_check *check, enum dtype dtype)
 {
     struct bench_case c = {
-        .out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1536, 6144),
+        .out = KERNEL_TENSOR(check, check->f, 0, 1536, 6144),
         .x = KERNEL_TENSOR(check, dtype, 0, 1536, 6144),
     };
 

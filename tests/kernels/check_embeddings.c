@@ -19,7 +19,7 @@ static void check_embedding_rows(struct kernel_check *check, enum dtype dtype, i
 {
     struct tensor table = KERNEL_TENSOR(check, dtype, 3, 50, width);
     struct tensor ids = make_ids(check, 77, 50);
-    struct tensor want = KERNEL_TENSOR(check, DTYPE_F32, 2, 77, width);
+    struct tensor want = KERNEL_TENSOR(check, check->f, 2, 77, width);
     struct tensor got = kernel_like(check, &want);
 
     kernel_put(&table, width / 2, NAN);
@@ -40,7 +40,7 @@ static void check_bad_id(struct kernel_check *check)
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
         struct tensor table = KERNEL_TENSOR(check, DTYPE_F32, 0, 50, 16);
         struct tensor ids = make_ids(check, 7, 50);
-        struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, 7, 16);
+        struct tensor out = KERNEL_TENSOR(check, check->f, 0, 7, 16);
         struct error err;
 
         kernel_put(&ids, 6, bad[i]);
@@ -55,7 +55,7 @@ static void check_position_embedding(struct kernel_check *check, enum dtype dtyp
                                      int64_t height, int64_t columns)
 {
     struct tensor table = KERNEL_TENSOR(check, dtype, 3, 12 * 12, width);
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, 2, 2, height * columns, width);
+    struct tensor x = KERNEL_TENSOR(check, check->f, 2, 2, height * columns, width);
     struct tensor want = kernel_like(check, &x), got = kernel_like(check, &x);
 
     check->ref->position_embedding(check->ref_stream, &want, &x, &table, height, columns);
@@ -72,7 +72,7 @@ static void check_patches(struct kernel_check *check, int64_t channels, int64_t 
 {
     int64_t tokens = height / patch * (width / patch), size = channels * patch * patch;
     struct tensor picture = KERNEL_TENSOR(check, DTYPE_F32, 3, 2, channels, height, width);
-    struct tensor want = KERNEL_TENSOR(check, DTYPE_F32, 2, 2, tokens, size);
+    struct tensor want = KERNEL_TENSOR(check, check->f, 2, 2, tokens, size);
     struct tensor got = kernel_like(check, &want);
     struct tensor want_picture = kernel_like(check, &picture);
     struct tensor got_picture = kernel_like(check, &picture);
@@ -91,7 +91,7 @@ static void check_patches(struct kernel_check *check, int64_t channels, int64_t 
 static void check_timesteps_and_bias(struct kernel_check *check)
 {
     struct tensor timesteps = KERNEL_TENSOR(check, DTYPE_F32, 0, 3);
-    struct tensor want = KERNEL_TENSOR(check, DTYPE_F32, 0, 3, 256);
+    struct tensor want = KERNEL_TENSOR(check, check->f, 0, 3, 256);
     struct tensor got = kernel_like(check, &want);
     struct tensor table = KERNEL_TENSOR(check, DTYPE_F16, 0, 32, 5);
     struct tensor want_bias = KERNEL_TENSOR(check, DTYPE_F32, 1, 5, 77, 77);
@@ -100,7 +100,7 @@ static void check_timesteps_and_bias(struct kernel_check *check)
     kernel_randomise(check, &timesteps, 500, 200);
     check->ref->timestep_embedding(check->ref_stream, &want, &timesteps);
     check->fast.timestep_embedding(check->stream, &got, &timesteps);
-    kernel_expect_close(check, &got, &want, kernel_tolerance(DTYPE_F32, 1), "timestep_embedding");
+    kernel_expect_close(check, &got, &want, kernel_tolerance(check->f, 1), "timestep_embedding");
     check->ref->relative_bias(check->ref_stream, &want_bias, &table, 128);
     check->fast.relative_bias(check->stream, &got_bias, &table, 128);
     kernel_expect_equal(check, &got_bias, &want_bias, "relative_bias");
@@ -166,16 +166,16 @@ static void run_relative_bias(struct kernel_check *check, void *context)
 static void bench_embeddings(struct kernel_check *check)
 {
     struct tensor latent = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, 16, 128, 128);
-    struct tensor tokens = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, 4096, 64);
+    struct tensor tokens = KERNEL_TENSOR(check, check->f, 0, 2, 4096, 64);
     struct bench_case positions = {
-        .out = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, 4096, 1536),
-        .x = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, 4096, 1536),
+        .out = KERNEL_TENSOR(check, check->f, 0, 2, 4096, 1536),
+        .x = KERNEL_TENSOR(check, check->f, 0, 2, 4096, 1536),
         .table = KERNEL_TENSOR(check, DTYPE_F16, 0, 192 * 192, 1536),
     };
     struct bench_case patchify = {.out = tokens, .x = latent};
     struct bench_case unpatchify = {.out = latent, .x = tokens};
     struct bench_case timesteps = {
-        .out = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, 256),
+        .out = KERNEL_TENSOR(check, check->f, 0, 2, 256),
         .x = KERNEL_TENSOR(check, DTYPE_F32, 0, 2),
     };
     struct bench_case bias = {

@@ -43,7 +43,7 @@ static struct linear make_layer(struct kernel_check *check, struct shape s, enum
 /* The mean keeps sums of a few products away from 0, where nothing but their rounding is left. */
 static struct tensor make_input(struct kernel_check *check, struct shape s, int pad)
 {
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, pad, s.batch, s.tokens, s.depth);
+    struct tensor x = KERNEL_TENSOR(check, check->f, pad, s.batch, s.tokens, s.depth);
 
     kernel_randomise(check, &x, 0.5, 1.0);
     return x;
@@ -54,7 +54,7 @@ static void check_case(struct kernel_check *check, struct shape s, enum dtype dt
 {
     struct linear layer = make_layer(check, s, dtype, offset, scale, has_bias);
     struct tensor x = make_input(check, s, 3);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 5, s.batch, s.tokens, s.columns);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 5, s.batch, s.tokens, s.columns);
     struct tensor want = kernel_like(check, &out), got = kernel_like(check, &out);
 
     check->ref->linear(check->ref_stream, &want, &x, &layer);
@@ -112,8 +112,8 @@ static void check_views(struct kernel_check *check)
 {
     struct shape s = {2, 40, 48, 24};
     struct linear layer = make_layer(check, s, DTYPE_F16, 0, SCALE_NONE, true);
-    struct tensor all_x = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, 80, 48);
-    struct tensor all_out = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, 40, 72);
+    struct tensor all_x = KERNEL_TENSOR(check, check->f, 0, 2, 80, 48);
+    struct tensor all_out = KERNEL_TENSOR(check, check->f, 0, 2, 40, 72);
     struct tensor all_want = kernel_clone(check, &all_out), all_got = kernel_clone(check, &all_out);
     struct tensor x = tensor_split(&all_x, 1, 2);
     struct tensor want = tensor_slice(&all_want, 2, 24, 24);
@@ -135,7 +135,7 @@ static void check_not_finite(struct kernel_check *check)
     struct shape s = {1, 29, 130, 40};
     struct linear layer = make_layer(check, s, DTYPE_F16, 0, SCALE_NONE, true);
     struct tensor x = make_input(check, s, 0);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 29, 40);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 0, 1, 29, 40);
     struct tensor want = kernel_like(check, &out), got = kernel_like(check, &out);
 
     kernel_put(&x, 13 * 130 + 7, (double)INFINITY);
@@ -160,7 +160,7 @@ static void check_fp8_equals_decoded(struct kernel_check *check)
         struct linear layer = make_layer(check, s, types[t], 1, SCALE_EACH, true);
         struct linear decoded = layer;
         struct tensor x = make_input(check, s, 0);
-        struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, s.batch, s.tokens, s.columns);
+        struct tensor out = KERNEL_TENSOR(check, check->f, 0, s.batch, s.tokens, s.columns);
         struct tensor want = kernel_like(check, &out), got = kernel_like(check, &out);
 
         decoded.weight = KERNEL_TENSOR(check, DTYPE_F32, 0, s.columns, s.depth);
@@ -182,7 +182,7 @@ static void check_row_is_independent(struct kernel_check *check)
     struct shape s = {1, 700, 900, 130};
     struct linear layer = make_layer(check, s, DTYPE_F8_E4M3, 0, SCALE_EACH, true);
     struct tensor x = make_input(check, s, 0);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 700, 130);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 0, 1, 700, 130);
     struct tensor together = kernel_like(check, &out), apart = kernel_like(check, &out);
     static const int64_t counts[] = {1, 2, 13, 14, 15, 55, 600};
     int64_t row = 0;
@@ -203,8 +203,9 @@ static void check_unsupported(struct kernel_check *check)
 {
     struct shape s = {1, 2, 8, 4};
     struct linear layer = make_layer(check, s, DTYPE_F16, 0, SCALE_NONE, false);
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F16, 0, 1, 2, 8);
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 2, 4);
+    enum dtype other = check->f == DTYPE_F16 ? DTYPE_F32 : DTYPE_F16;
+    struct tensor x = KERNEL_TENSOR(check, other, 0, 1, 2, 8);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 0, 1, 2, 4);
     struct error err = {0};
 
     check->fast.linear(check->stream, &out, &x, &layer);
@@ -242,7 +243,7 @@ static void run_case(struct kernel_check *check, void *context)
 static void bench_shape(struct kernel_check *check, struct shape s, enum dtype dtype,
                         int64_t out_columns)
 {
-    struct tensor out = KERNEL_TENSOR(check, DTYPE_F32, 0, s.batch, s.tokens, out_columns);
+    struct tensor out = KERNEL_TENSOR(check, check->f, 0, s.batch, s.tokens, out_columns);
     struct bench_case c = {
         .layer = make_layer(check, s, dtype, 0, SCALE_NONE, true),
         .x = make_input(check, s, 0),

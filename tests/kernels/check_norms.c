@@ -15,14 +15,14 @@ static const struct spot spots[] = {{0, 1}, {3, 0.5}, {1000, 1}, {-1e5, 10}, {1e
 
 /* Rounding x itself moved it by a share of its mean; the reference saw the same x, so only sums
  * and products count. */
-static double norm_tolerance(int64_t width)
+static double norm_tolerance(const struct kernel_check *check, int64_t width)
 {
-    return kernel_tolerance(DTYPE_F32, width);
+    return kernel_tolerance(check->f, width);
 }
 
 static void check_layer_norm(struct kernel_check *check, int64_t width, struct spot spot)
 {
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, 3, 2, 5, width);
+    struct tensor x = KERNEL_TENSOR(check, check->f, 3, 2, 5, width);
     struct tensor weight = KERNEL_TENSOR(check, DTYPE_F32, 0, width);
     struct tensor bias = KERNEL_TENSOR(check, DTYPE_F32, 0, width);
     struct tensor want = kernel_like(check, &x), got = kernel_like(check, &x), same;
@@ -31,8 +31,8 @@ static void check_layer_norm(struct kernel_check *check, int64_t width, struct s
     same = kernel_clone(check, &x);
     check->ref->layer_norm(check->ref_stream, &want, &x, &weight, &bias, EPSILON);
     check->fast.layer_norm(check->stream, &got, &x, &weight, &bias, EPSILON);
-    kernel_expect_close(check, &got, &want, norm_tolerance(width), "layer_norm width %d mean %g",
-                        (int)width, spot.mean);
+    kernel_expect_close(check, &got, &want, norm_tolerance(check, width),
+                        "layer_norm width %d mean %g", (int)width, spot.mean);
     check->fast.layer_norm(check->stream, &same, &same, &weight, &bias, EPSILON);
     kernel_expect_equal(check, &same, &got, "layer_norm in place, width %d", (int)width);
     kernel_release(check);
@@ -40,8 +40,8 @@ static void check_layer_norm(struct kernel_check *check, int64_t width, struct s
 
 static void check_modulated_norm(struct kernel_check *check, int64_t width, struct spot spot)
 {
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, 3, 2, 5, width);
-    struct tensor modulation = KERNEL_TENSOR(check, DTYPE_F32, 1, 2, 2 * width);
+    struct tensor x = KERNEL_TENSOR(check, check->f, 3, 2, 5, width);
+    struct tensor modulation = KERNEL_TENSOR(check, check->f, 1, 2, 2 * width);
     struct tensor shift = tensor_slice(&modulation, 1, 0, width);
     struct tensor scale = tensor_slice(&modulation, 1, width, width);
     struct tensor want = kernel_like(check, &x), got = kernel_like(check, &x), same;
@@ -50,7 +50,7 @@ static void check_modulated_norm(struct kernel_check *check, int64_t width, stru
     same = kernel_clone(check, &x);
     check->ref->modulated_norm(check->ref_stream, &want, &x, &shift, &scale, EPSILON);
     check->fast.modulated_norm(check->stream, &got, &x, &shift, &scale, EPSILON);
-    kernel_expect_close(check, &got, &want, norm_tolerance(width),
+    kernel_expect_close(check, &got, &want, norm_tolerance(check, width),
                         "modulated_norm width %d mean %g", (int)width, spot.mean);
     check->fast.modulated_norm(check->stream, &same, &same, &shift, &scale, EPSILON);
     kernel_expect_equal(check, &same, &got, "modulated_norm in place, width %d", (int)width);
@@ -59,22 +59,22 @@ static void check_modulated_norm(struct kernel_check *check, int64_t width, stru
 
 static void check_rms_norm(struct kernel_check *check, int64_t width, struct spot spot)
 {
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, 3, 7, width);
+    struct tensor x = KERNEL_TENSOR(check, check->f, 3, 7, width);
     struct tensor weight = KERNEL_TENSOR(check, DTYPE_F32, 0, width);
     struct tensor want = kernel_like(check, &x), got = kernel_like(check, &x);
 
     kernel_randomise(check, &x, spot.mean, spot.spread);
     check->ref->rms_norm(check->ref_stream, &want, &x, &weight, EPSILON);
     check->fast.rms_norm(check->stream, &got, &x, &weight, EPSILON);
-    kernel_expect_close(check, &got, &want, norm_tolerance(width), "rms_norm width %d mean %g",
-                        (int)width, spot.mean);
+    kernel_expect_close(check, &got, &want, norm_tolerance(check, width),
+                        "rms_norm width %d mean %g", (int)width, spot.mean);
     kernel_release(check);
 }
 
 /* q inside [B, T, 3 N D], each head by itself and in place: k and v have to stay. */
 static void check_rms_norm_of_heads(struct kernel_check *check)
 {
-    struct tensor want = KERNEL_TENSOR(check, DTYPE_F32, 2, 2, 333, 3 * 6 * 64);
+    struct tensor want = KERNEL_TENSOR(check, check->f, 2, 2, 333, 3 * 6 * 64);
     struct tensor got = kernel_clone(check, &want);
     struct tensor weight = KERNEL_TENSOR(check, DTYPE_F32, 0, 64);
     struct tensor want_q = tensor_slice(&want, 2, 0, 6 * 64);
@@ -84,14 +84,15 @@ static void check_rms_norm_of_heads(struct kernel_check *check)
     got_q = tensor_split(&got_q, 2, 64);
     check->ref->rms_norm(check->ref_stream, &want_q, &want_q, &weight, EPSILON);
     check->fast.rms_norm(check->stream, &got_q, &got_q, &weight, EPSILON);
-    kernel_expect_close(check, &got, &want, norm_tolerance(64), "rms_norm of heads in place");
+    kernel_expect_close(check, &got, &want, norm_tolerance(check, 64),
+                        "rms_norm of heads in place");
     kernel_release(check);
 }
 
 static void check_group_norm(struct kernel_check *check, int64_t height, int64_t width,
                              int64_t channels, int64_t groups, int pad, struct spot spot)
 {
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, pad, 2, height, width, channels);
+    struct tensor x = KERNEL_TENSOR(check, check->f, pad, 2, height, width, channels);
     struct tensor weight = KERNEL_TENSOR(check, DTYPE_F32, 0, channels);
     struct tensor bias = KERNEL_TENSOR(check, DTYPE_F32, 0, channels);
     struct tensor want_stats = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, groups, 2);
@@ -113,7 +114,7 @@ static void check_group_norm(struct kernel_check *check, int64_t height, int64_t
         check->ref->group_norm(check->ref_stream, &want, &x, &want_stats, &weight, &bias,
                                with_silu);
         check->fast.group_norm(check->stream, &got, &x, &want_stats, &weight, &bias, with_silu);
-        kernel_expect_close(check, &got, &want, kernel_tolerance(DTYPE_F32, 4),
+        kernel_expect_close(check, &got, &want, kernel_tolerance(check->f, 4),
                             "group_norm [2, %d, %d, %d] / %d mean %g%s", (int)height, (int)width,
                             (int)channels, (int)groups, spot.mean, with_silu ? ", silu" : "");
     }
@@ -126,7 +127,7 @@ static void check_group_norm(struct kernel_check *check, int64_t height, int64_t
 /* The sums are put together in one order, however many threads make them. */
 static void check_stats_for_thread_counts(struct kernel_check *check)
 {
-    struct tensor x = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 77, 65, 64);
+    struct tensor x = KERNEL_TENSOR(check, check->f, 0, 1, 77, 65, 64);
     struct tensor want = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 32, 2);
     struct tensor got = kernel_like(check, &want);
     struct stream_options alone = {.threads = 1};
@@ -203,12 +204,12 @@ static void run_group_norm(struct kernel_check *check, void *context)
 static void bench_rows(struct kernel_check *check, int64_t batch, int64_t tokens, int64_t width)
 {
     struct bench_case c = {
-        .x = KERNEL_TENSOR(check, DTYPE_F32, 0, batch, tokens, width),
-        .out = KERNEL_TENSOR(check, DTYPE_F32, 0, batch, tokens, width),
+        .x = KERNEL_TENSOR(check, check->f, 0, batch, tokens, width),
+        .out = KERNEL_TENSOR(check, check->f, 0, batch, tokens, width),
         .weight = KERNEL_TENSOR(check, DTYPE_F32, 0, width),
         .bias = KERNEL_TENSOR(check, DTYPE_F32, 0, width),
-        .shift = KERNEL_TENSOR(check, DTYPE_F32, 0, batch, width),
-        .scale = KERNEL_TENSOR(check, DTYPE_F32, 0, batch, width),
+        .shift = KERNEL_TENSOR(check, check->f, 0, batch, width),
+        .scale = KERNEL_TENSOR(check, check->f, 0, batch, width),
     };
     double bytes = 8.0 * (double)(batch * tokens * width);
 
@@ -223,7 +224,7 @@ static void bench_rows(struct kernel_check *check, int64_t batch, int64_t tokens
 
 static void bench_heads(struct kernel_check *check)
 {
-    struct tensor qkv = KERNEL_TENSOR(check, DTYPE_F32, 0, 2, 1357, 3 * 24 * 64);
+    struct tensor qkv = KERNEL_TENSOR(check, check->f, 0, 2, 1357, 3 * 24 * 64);
     struct tensor q = tensor_slice(&qkv, 2, 0, 24 * 64);
     struct bench_case c = {
         .x = tensor_split(&q, 2, 64),
@@ -238,8 +239,8 @@ static void bench_heads(struct kernel_check *check)
 static void bench_picture(struct kernel_check *check, int64_t side, int64_t channels)
 {
     struct bench_case c = {
-        .x = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, side, side, channels),
-        .out = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, side, side, channels),
+        .x = KERNEL_TENSOR(check, check->f, 0, 1, side, side, channels),
+        .out = KERNEL_TENSOR(check, check->f, 0, 1, side, side, channels),
         .weight = KERNEL_TENSOR(check, DTYPE_F32, 0, channels),
         .bias = KERNEL_TENSOR(check, DTYPE_F32, 0, channels),
         .stats = KERNEL_TENSOR(check, DTYPE_F32, 0, 1, 32, 2),

@@ -1,4 +1,5 @@
-/* Kernel checks: every CPU level's ops against the reference's, and the per-op benchmark.
+/* Kernel checks: every CPU level's ops against the reference's, and the per-op benchmark. With
+ * --device cuda the ops of a GPU instead, in memory that both see; SKIPPED where there is none.
  *
  * A check program hands kernel_check_main a function that makes cases. It runs once for each level
  * that this machine has and each of a few thread counts. A case makes tensors, runs an op twice,
@@ -19,6 +20,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/cpu_ops.h"
+#include "backend/plugin_library.h"
 
 struct kernel_memory;
 
@@ -27,8 +29,10 @@ struct kernel_check {
     struct stream *ref_stream;
     struct backend_ops fast;
     struct stream *stream;
-    const struct cpu_level *level; /* of `fast` */
+    const struct cpu_level *level;       /* of `fast`; NULL: a device */
+    const struct backend_plugin *plugin; /* of a device; NULL: the CPU */
     int threads;
+    enum dtype f; /* the activation type of `fast`: F32 on hosts */
 
     /* kernel_check.c's own */
     uint64_t random;
@@ -40,7 +44,8 @@ struct kernel_check {
 typedef void (*kernel_check_function)(struct kernel_check *check);
 
 /* Runs `run` for each level and thread count, or with --bench `bench` for each level with one
- * thread a CPU. Returns main's result. Options: --bench, --seed N, --level NAME, --threads N. */
+ * thread a CPU. Returns main's result. Options: --bench, --seed N, --level NAME, --threads N,
+ * --device cuda, --precision NAME. */
 int kernel_check_main(int argc, char **argv, kernel_check_function run,
                       kernel_check_function bench);
 
@@ -71,6 +76,9 @@ void kernel_release(struct kernel_check *check);
 /* What a result of that type may be off by, as a part of its size: one rounding of the type, and
  * the drift of an f32 sum of so many terms, which grows with their square root. */
 double kernel_tolerance(enum dtype dtype, int64_t terms);
+/* The same for what functions of the elements may add: `error` in f32, nothing to speak of in 16
+ * bits. */
+double kernel_function_tolerance(const struct kernel_check *check, double error);
 /* The same for a sum of `terms` products of f32 at the level that is being checked. */
 double kernel_product_tolerance(const struct kernel_check *check, int64_t terms);
 

@@ -120,10 +120,11 @@ static void plan_forward(struct forward *f)
 static void open_forward(struct forward *f, const char *model)
 {
     const struct model_paths paths = {.model = model};
+    const struct backend_options device = {.device = "cpu"};
     const struct stream_options options = {.threads = 0};
     struct error err;
 
-    if (!backend_open(&f->backend, NULL, NULL, 0, &err) ||
+    if (!backend_open(&f->backend, &device, &err) ||
         !f->backend->ops.stream_create(&f->stream, &f->backend->ops, &options, &err) ||
         !model_files_open(&f->files, &paths, &err) ||
         !mmdit_create(&f->mmdit, f->files->component[COMPONENT_TRANSFORMER], &f->backend->ops,

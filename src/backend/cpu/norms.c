@@ -426,8 +426,11 @@ void LEVEL(cpu_group_norm)(struct stream *stream, struct tensor *out, const stru
     float *factor = mean + batch * channels;
     struct group_norm norm = {weight->data, bias->data, with_silu};
     /* The same for each pixel. */
-    struct tensor means = {
-        DTYPE_F32, 4, {batch, x->dim[1], x->dim[2], channels}, {channels, 0, 0, 1}, mean};
+    struct tensor means = {.dtype = DTYPE_F32,
+                           .rank = 4,
+                           .dim = {batch, x->dim[1], x->dim[2], channels},
+                           .stride = {channels, 0, 0, 1},
+                           .data = mean};
     struct tensor factors = means;
     const struct tensor *tensors[] = {out, x, &means, &factors};
     struct cpu_loop loop;

@@ -1,0 +1,74 @@
+#include "backend/composite.h"
+
+void op_linears(const struct backend_ops *op, struct stream *stream, struct tensor *out,
+                const struct tensor *x, const struct linear *layers, int count)
+{
+    int last = out->rank - 1;
+    int64_t column = 0;
+
+    if (op->linears) {
+        op->linears(stream, out, x, layers, count);
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        int64_t columns = layers[i].weight.dim[0];
+        struct tensor part = tensor_slice(out, last, column, columns);
+
+        op->linear(stream, &part, x, &layers[i]);
+        column += columns;
+    }
+}
+
+void op_gated_modulated_norm(const struct backend_ops *op, struct stream *stream,
+                             struct tensor *out, struct tensor *x, const struct tensor *gate,
+                             const struct tensor *y, const struct tensor *shift,
+                             const struct tensor *scale, float epsilon)
+{
+    if (op->gated_modulated_norm) {
+        op->gated_modulated_norm(stream, out, x, gate, y, shift, scale, epsilon);
+        return;
+    }
+    op->gated_add(stream, x, x, gate, y);
+    op->modulated_norm(stream, out, x, shift, scale, epsilon);
+}
+
+void op_branch(const struct backend_ops *op, struct stream *stream, int branch)
+{
+    if (op->branch)
+        op->branch(stream, branch);
+}
+
+void op_join(const struct backend_ops *op, struct stream *stream)
+{
+    if (op->join)
+        op->join(stream);
+}
+
+struct tensor op_linear_input(const struct backend_ops *op, const struct tensor *f,
+                              float *row_scale, const struct linear *layers, int count)
+{
+    enum dtype dtype = op->linear_input ? op->linear_input(layers, count) : f->dtype;
+    struct tensor view = *f;
+    int64_t ratio;
+
+    if (dtype == f->dtype)
+        return view;
+    ratio = (int64_t)(dtype_size(f->dtype) / dtype_size(dtype));
+    view.dtype = dtype;
+    view.row_scale = row_scale;
+    for (int i = 0; i < view.rank - 1; i++)
+        view.stride[i] *= ratio;
+    return view;
+}
+
+struct tensor op_as_linear_input(const struct backend_ops *op, struct stream *stream,
+                                 const struct tensor *x, const struct tensor *scratch,
+                                 float *row_scale, const struct linear *layers, int count)
+{
+    struct tensor view = op_linear_input(op, scratch, row_scale, layers, count);
+
+    if (view.dtype == x->dtype)
+        return *x;
+    op->copy(stream, &view, x);
+    return view;
+}

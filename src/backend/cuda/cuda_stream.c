@@ -1,0 +1,315 @@
+#include "backend/cuda/cuda_stream.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "backend/cuda/cuda_dnn.h"
+#include "backend/cuda/cuda_weights.h"
+
+struct recording {
+    cudaGraphExec_t graph;
+};
+
+/* --- Failures --- */
+
+void stream_fail(struct stream *stream, enum error_code code, const char *format, ...)
+{
+    va_list arguments;
+
+    if (stream->has_failed)
+        return;
+    stream->has_failed = true;
+    stream->failure.code = code;
+    va_start(arguments, format);
+    vsnprintf(stream->failure.message, sizeof stream->failure.message, format, arguments);
+    va_end(arguments);
+}
+
+bool stream_check(struct stream *stream, cudaError_t status, const char *what)
+{
+    if (status == cudaSuccess)
+        return true;
+    stream_fail(stream, status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND,
+                "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
+    return false;
+}
+
+static bool fail_cuda(struct error *err, cudaError_t status, const char *what)
+{
+    return error_set(err, status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND,
+                     "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+/* --- Coming and going --- */
+
+static bool create_branches(struct stream *stream, struct error *err)
+{
+    cudaError_t status = cudaEventCreateWithFlags(&stream->forked, cudaEventDisableTiming);
+
+    for (int i = 0; i < STREAM_BRANCHES && status == cudaSuccess; i++) {
+        status = cudaStreamCreateWithFlags(&stream->branches[i], cudaStreamNonBlocking);
+        if (status == cudaSuccess)
+            status = cudaEventCreateWithFlags(&stream->finished[i], cudaEventDisableTiming);
+        if (status == cudaSuccess)
+            status = cudaMalloc(&stream->workspace[i], WORKSPACE_BYTES);
+        if (status == cudaSuccess)
+            status = cudaMalloc(&stream->decoded[i], DECODED_BYTES);
+        if (status == cudaSuccess)
+            status =
+                cudaMalloc((void **)&stream->aligned_scale[i], ALIGNED_SCALES_MAX * sizeof(float));
+    }
+    return status == cudaSuccess || fail_cuda(err, status, "creating a stream");
+}
+
+bool cuda_stream_create(struct stream **out, const struct backend_ops *ops,
+                        const struct stream_options *options, struct error *err)
+{
+    struct stream *stream = calloc(1, sizeof *stream);
+    const struct cuda_libraries *libraries = &cuda_device.libraries;
+
+    (void)ops;
+    if (!stream)
+        return error_set(err, ERROR_NO_MEMORY, "stream");
+    stream->cancel = options->cancel;
+    cudaSetDevice(cuda_device.index);
+    if (!create_branches(stream, err))
+        goto fail;
+    if (cudaHostAlloc((void **)&stream->fault, sizeof *stream->fault, cudaHostAllocMapped) !=
+        cudaSuccess) {
+        error_set(err, ERROR_NO_MEMORY, "stream");
+        goto fail;
+    }
+    *stream->fault = 0;
+    if (libraries->blas.cublasLtCreate(&stream->lt) != CUBLAS_STATUS_SUCCESS) {
+        error_set(err, ERROR_BACKEND, "cuBLASLt does not start");
+        goto fail;
+    }
+    if (!product_cache_create(&stream->products, err) ||
+        !attention_cache_create(&stream->attentions, err) ||
+        !weight_store_create(&stream->weights, err) ||
+        (libraries->has_dnn && !dnn_create(&stream->dnn, libraries, err)))
+        goto fail;
+    *out = stream;
+    return true;
+
+fail:
+    cuda_stream_destroy(stream);
+    return false;
+}
+
+void cuda_stream_destroy(struct stream *stream)
+{
+    if (!stream)
+        return;
+    for (int i = 0; i < STREAM_BRANCHES; i++)
+        if (stream->branches[i])
+            cudaStreamSynchronize(stream->branches[i]);
+    dnn_destroy(stream->dnn);
+    product_cache_destroy(stream->products);
+    attention_cache_destroy(stream->attentions);
+    weight_store_destroy(stream->weights);
+    if (stream->lt)
+        cuda_device.libraries.blas.cublasLtDestroy(stream->lt);
+    for (int i = 0; i < STREAM_BRANCHES; i++) {
+        cudaFree(stream->workspace[i]);
+        cudaFree(stream->decoded[i]);
+        cudaFree(stream->aligned_scale[i]);
+        if (stream->finished[i])
+            cudaEventDestroy(stream->finished[i]);
+        if (stream->branches[i])
+            cudaStreamDestroy(stream->branches[i]);
+    }
+    cudaFreeHost(stream->fault);
+    if (stream->forked)
+        cudaEventDestroy(stream->forked);
+    free(stream);
+}
+
+bool cuda_stream_finish(struct stream *stream, struct error *err)
+{
+    cudaError_t status;
+
+    cuda_join(stream);
+    status = cudaStreamSynchronize(stream->branches[0]);
+    stream_check(stream, status, "the device");
+    if (*stream->fault) {
+        *stream->fault = 0;
+        stream_fail(stream, ERROR_BACKEND, "embedding_rows: an id lies outside of the table");
+    }
+    if (stream->has_failed) {
+        stream->has_failed = false;
+        return error_set(err, stream->failure.code, "%s", stream->failure.message);
+    }
+    if (stream_skips(stream))
+        return error_set(err, ERROR_CANCELLED, "cancelled");
+    return true;
+}
+
+void cuda_stream_watch(struct stream *stream, const atomic_bool *cancel)
+{
+    stream->cancel = cancel;
+}
+
+/* --- Branches --- */
+
+void cuda_branch(struct stream *stream, int branch)
+{
+    if (getenv("X_NOBRANCH"))
+        return;
+    stream->branch = branch;
+    if (branch == 0 || stream->is_forked[branch])
+        return;
+    stream->is_forked[branch] = true;
+    if (stream_check(stream, cudaEventRecord(stream->forked, stream->branches[0]), "forking"))
+        stream_check(stream, cudaStreamWaitEvent(stream->branches[branch], stream->forked, 0),
+                     "forking");
+}
+
+void cuda_join(struct stream *stream)
+{
+    stream->branch = 0;
+    for (int i = 1; i < STREAM_BRANCHES; i++) {
+        if (!stream->is_forked[i])
+            continue;
+        stream->is_forked[i] = false;
+        if (stream_check(stream, cudaEventRecord(stream->finished[i], stream->branches[i]),
+                         "joining"))
+            stream_check(stream, cudaStreamWaitEvent(stream->branches[0], stream->finished[i], 0),
+                         "joining");
+    }
+}
+
+/* --- Recordings: CUDA graphs --- */
+
+void cuda_record_begin(struct stream *stream)
+{
+    if (getenv("X_NOGRAPH"))
+        return;
+    if (stream_skips(stream))
+        return;
+    stream->is_recording = stream_check(
+        stream, cudaStreamBeginCapture(stream->branches[0], cudaStreamCaptureModeThreadLocal),
+        "recording");
+}
+
+struct recording *cuda_record_end(struct stream *stream)
+{
+    struct recording *recording = NULL;
+    cudaGraph_t graph = NULL;
+
+    if (!stream->is_recording)
+        return NULL;
+    stream->is_recording = false;
+    cuda_join(stream);
+    if (!stream_check(stream, cudaStreamEndCapture(stream->branches[0], &graph), "recording") ||
+        stream->has_failed)
+        goto done;
+    recording = calloc(1, sizeof *recording);
+    if (recording && !stream_check(stream, cudaGraphInstantiate(&recording->graph, graph, 0),
+                                   "instantiating a recording")) {
+        free(recording);
+        recording = NULL;
+    }
+
+done:
+    if (graph)
+        cudaGraphDestroy(graph);
+    return recording;
+}
+
+void cuda_replay(struct stream *stream, const struct recording *recording)
+{
+    if (!stream_skips(stream))
+        stream_check(stream, cudaGraphLaunch(recording->graph, stream->branches[0]), "replaying");
+}
+
+void cuda_recording_free(struct recording *recording)
+{
+    if (!recording)
+        return;
+    cudaGraphExecDestroy(recording->graph);
+    free(recording);
+}
+
+/* --- Memory --- */
+
+void *cuda_memory_alloc(size_t bytes)
+{
+    void *memory = NULL;
+
+    cudaSetDevice(cuda_device.index);
+    if (cudaMalloc(&memory, bytes) != cudaSuccess || cudaMemset(memory, 0, bytes) != cudaSuccess) {
+        (void)cudaGetLastError(); /* a refusal is an answer, not a fault */
+        cudaFree(memory);
+        return NULL;
+    }
+    return memory;
+}
+
+void cuda_memory_free(void *memory, size_t bytes)
+{
+    (void)bytes;
+    cudaFree(memory);
+}
+
+/* Both return when the host's memory is free to change: it may lie on the caller's stack. */
+void cuda_upload(struct stream *stream, struct tensor *out, const struct tensor *host)
+{
+    if (!stream_skips(stream))
+        stream_check(stream,
+                     cudaMemcpyAsync(out->data, host->data, tensor_bytes(out),
+                                     cudaMemcpyHostToDevice, stream_now(stream)),
+                     "upload");
+}
+
+void cuda_download(struct stream *stream, struct tensor *host, const struct tensor *x)
+{
+    if (!stream_skips(stream))
+        stream_check(stream,
+                     cudaMemcpyAsync(host->data, x->data, tensor_bytes(host),
+                                     cudaMemcpyDeviceToHost, stream_now(stream)),
+                     "download");
+}
+
+size_t cuda_scratch_bytes(const struct stream *stream)
+{
+    (void)stream;
+    return STREAM_BRANCHES * (WORKSPACE_BYTES + DECODED_BYTES);
+}
+
+void cuda_memory_info(size_t *free_bytes, size_t *total_bytes)
+{
+    cudaSetDevice(cuda_device.index);
+    if (cudaMemGetInfo(free_bytes, total_bytes) != cudaSuccess)
+        *free_bytes = *total_bytes = 0;
+}
+
+/* --- Views --- */
+
+enum view_type view_type_of(enum dtype dtype)
+{
+    static const enum view_type types[DTYPE_COUNT] = {
+        [DTYPE_F32] = VIEW_F32,      [DTYPE_F16] = VIEW_F16,      [DTYPE_BF16] = VIEW_BF16,
+        [DTYPE_F8_E4M3] = VIEW_E4M3, [DTYPE_F8_E5M2] = VIEW_E5M2, [DTYPE_I32] = VIEW_I32,
+        [DTYPE_U8] = VIEW_U8,
+    };
+
+    return types[dtype];
+}
+
+struct view view_of(const struct tensor *tensor)
+{
+    struct view view = {
+        .data = tensor->data,
+        .row_scale = tensor->row_scale,
+        .type = view_type_of(tensor->dtype),
+        .rank = tensor->rank,
+    };
+
+    for (int i = 0; i < tensor->rank; i++) {
+        view.dim[i] = tensor->dim[i];
+        view.stride[i] = tensor->stride[i];
+    }
+    return view;
+}

@@ -1,0 +1,29 @@
+#include "backend/weight_list.h"
+
+#include <stdlib.h>
+
+bool weight_list_add(struct weight_list *list, const struct linear *layers, int count, bool is_conv,
+                     struct error *err)
+{
+    if (!tensor_exists(&layers[0].weight))
+        return true;
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 256;
+        struct weight_request *grown =
+            reallocarray(list->requests, capacity, sizeof *list->requests);
+
+        if (!grown)
+            return error_set(err, ERROR_NO_MEMORY, "list of weights");
+        list->requests = grown;
+        list->capacity = capacity;
+    }
+    list->requests[list->count++] =
+        (struct weight_request){.layers = layers, .count = count, .is_conv = is_conv};
+    return true;
+}
+
+void weight_list_finish(struct weight_list *list)
+{
+    free(list->requests);
+    *list = (struct weight_list){0};
+}
