@@ -20,6 +20,7 @@ static const struct command {
     {"generate", generate_command, "draw pictures from a text"},
     {"convert", convert_command, "convert a model's weights to FP8"},
     {"verify", verify_command, "check a model's tensors and files"},
+    {"bench", bench_command, "time a model and count its memory"},
 };
 
 #define EXIT_UNREADABLE 6 /* error_exit_code(ERROR_IO), for a signal handler */

@@ -458,6 +458,9 @@ static void version_and_help_are_printed(void **state)
     end = RUN(&usual, "generate", "--help");
     assert_non_null(strstr(end.out, "--negative-prompt"));
     expect_end(&end, 0);
+    end = RUN(&usual, "bench", "--help");
+    assert_non_null(strstr(end.out, "--compare"));
+    expect_end(&end, 0);
 }
 
 static void a_standard_output_that_takes_nothing_is_an_error(void **state)
@@ -612,6 +615,122 @@ static void a_full_disk_keeps_the_file_that_was_there(void **state)
     assert_int_equal(count_files(folder), 1);
 }
 
+/* --- Timing --- */
+
+#define BENCH "bench", "--model", model, "--size", "128x128", "--steps", "2", "--runs", "1"
+
+static json_t *parse_file(const char *path)
+{
+    unsigned char *bytes;
+    size_t size;
+    json_t *json;
+
+    assert_true(file_read(&bytes, &size, path, (size_t)1 << 16, NULL));
+    json = parse((const char *)bytes);
+    free(bytes);
+    return json;
+}
+
+static void expect_bench_json(json_t *json)
+{
+    static const char *const once[] = {"open", "first"};
+    static const char *const repeated[] = {"encode", "step", "denoise", "decode", "total"};
+    json_t *seconds = json_object_get(json, "seconds"), *memory = json_object_get(json, "memory");
+
+    for (size_t i = 0; i < COUNT_OF(once); i++)
+        assert_true(real_at(seconds, once[i]) > 0);
+    for (size_t i = 0; i < COUNT_OF(repeated); i++) {
+        json_t *figure = json_object_get(seconds, repeated[i]);
+
+        assert_true(real_at(figure, "min") > 0);
+        assert_true(real_at(figure, "median") >= real_at(figure, "min"));
+        assert_true(real_at(figure, "max") >= real_at(figure, "median"));
+    }
+    assert_true(real_at(json, "tflop_per_step") > 0);
+    assert_true(real_at(json, "tflops") > 0);
+    assert_true(real_at(json, "pictures_per_minute") > 0);
+    assert_true(integer_at(memory, "planned_peak_bytes") > 1 << 20);
+    assert_true(integer_at(memory, "host_peak_bytes") > 1 << 20);
+    assert_true(json_is_null(json_object_get(memory, "device_peak_bytes")));
+    assert_int_equal(integer_at(json, "width"), 128);
+    assert_int_equal(integer_at(json, "steps"), 2);
+    json_decref(json);
+}
+
+static void a_bench_tells_seconds_speed_and_memory(void **state)
+{
+    static const char *const rows[] = {
+        "\nopen ",   "\nfirst picture ", "\nencode ",          "\nstep ",     "\ndenoise ",
+        "\ndecode ", "\ntotal ",         "\nspeed of a step ", "\npictures ", "\nmemory, planned "};
+    const char *folder = new_folder("bench"), *path = in_folder(folder, "a.json");
+    struct program_end end = RUN(&usual, BENCH, "--json", path);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(rows); i++)
+        assert_non_null(strstr(end.out, rows[i]));
+    assert_non_null(strstr(end.out, "128 x 128, 2 steps"));
+    assert_non_null(strstr(end.err, "first picture: "));
+    expect_end(&end, 0);
+    assert_int_equal(count_files(folder), 1);
+    expect_bench_json(parse_file(path));
+
+    end = RUN(&usual, BENCH, "--batch", "2", "--runs", "2", "--warmup", "0", "--json", "-",
+              "--quiet");
+    assert_string_equal(end.err, "");
+    expect_bench_json(parse(end.out));
+    expect_end(&end, 0);
+}
+
+static void a_bench_is_compared_with_an_earlier_one(void **state)
+{
+    const char *folder = new_folder("bench-compare"), *path = in_folder(folder, "a.json");
+    struct program_end end = RUN(&usual, BENCH, "--quiet", "--json", path);
+
+    (void)state;
+    expect_end(&end, 0);
+    /* Read before it is replaced. */
+    end = RUN(&usual, BENCH, "--quiet", "--compare", path, "--json", path);
+    assert_string_equal(end.err, "");
+    assert_non_null(strstr(end.out, "now/before"));
+    assert_non_null(strstr(end.out, "memory, planned"));
+    expect_end(&end, 0);
+    end = RUN(&usual, BENCH, "--quiet", "--compare", path, "--steps", "3");
+    expect_sentence(end.err, "steps is 3 now and was 2 before");
+    expect_end(&end, 0);
+}
+
+static void what_no_bench_wrote_is_not_compared_with(void **state)
+{
+    static const char *const texts[] = {
+        "", "sd35", "[1]", "{}", "{\"version\": \"1\", \"version\": \"2\"}",
+        /* All is there but the seconds. */
+        "{\"version\": \"\", \"model\": \"\", \"variant\": \"\", \"weights\": \"\", "
+        "\"device\": \"\", \"width\": 1, \"height\": 1, \"steps\": 1, \"guidance\": 1, "
+        "\"batch\": 1, \"runs\": 1, \"tflop_per_step\": 1, \"seconds\": [\"\\u001b[2J\"]}"};
+    const char *folder = new_folder("bench-broken"), *json = in_folder(folder, "a.json");
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(texts); i++)
+        EXPECT_REFUSAL(&usual, folder, 3, "broken.json", BENCH, "--json", json, "--compare",
+                       test_write_file("broken.json", texts[i], strlen(texts[i])));
+    EXPECT_REFUSAL(&usual, folder, 6, "/nowhere.json", BENCH, "--json", json, "--compare",
+                   "/nowhere.json");
+    EXPECT_REFUSAL(&usual, folder, 3, "/dev/zero", BENCH, "--compare", "/dev/zero");
+}
+
+static void a_bench_that_cannot_be_is_refused(void **state)
+{
+    const char *folder = new_folder("bench-refused"), *path = in_folder(folder, "a.json");
+
+    (void)state;
+    EXPECT_REFUSAL(&usual, folder, 2, "--model", "bench", "--json", path);
+    EXPECT_REFUSAL(&usual, folder, 2, "--runs", BENCH, "--runs", "0", "--json", path);
+    EXPECT_REFUSAL(&usual, folder, 2, "width", BENCH, "--size", "17x17", "--json", path);
+    EXPECT_REFUSAL(&usual, folder, 2, "standard input", BENCH, "--prompt", "-", "-n", "-");
+    EXPECT_REFUSAL(&usual, folder, 6, "none/a.json", BENCH, "--runs", "1000", "--json",
+                   in_folder(folder, "none/a.json"));
+}
+
 /* --- Stopping --- */
 
 static void stop_with(int signal_number, const char *folder)
@@ -639,6 +758,25 @@ static void a_signal_ends_the_run_with_nothing_written(void **state)
     (void)state;
     stop_with(SIGINT, folder);
     stop_with(SIGTERM, folder);
+}
+
+static void a_signal_ends_a_bench_with_nothing_written(void **state)
+{
+    const char *folder = new_folder("bench-signal");
+    const char *const arguments[] = {
+        sd35, BENCH, "--runs", "1000", "--json", in_folder(folder, "a.json"), NULL};
+    struct program program;
+    struct program_end end;
+
+    (void)state;
+    program_start(&program, &usual, arguments);
+    assert_true(program_wait_for(&program, "first picture: "));
+    assert_int_equal(kill(program.pid, SIGINT), 0);
+    end = program_finish(&program);
+    assert_non_null(strstr(end.err, "cancelled"));
+    assert_string_equal(end.out, "");
+    expect_end(&end, 130);
+    assert_int_equal(count_files(folder), 0);
 }
 
 /* The transformer's file loses everything behind its first page while it is drawn with. */
@@ -773,7 +911,12 @@ int main(int argc, char **argv)
         cmocka_unit_test(bad_options_are_refused),
         cmocka_unit_test(a_full_disk_leaves_no_file),
         cmocka_unit_test(a_full_disk_keeps_the_file_that_was_there),
+        cmocka_unit_test(a_bench_tells_seconds_speed_and_memory),
+        cmocka_unit_test(a_bench_is_compared_with_an_earlier_one),
+        cmocka_unit_test(what_no_bench_wrote_is_not_compared_with),
+        cmocka_unit_test(a_bench_that_cannot_be_is_refused),
         cmocka_unit_test(a_signal_ends_the_run_with_nothing_written),
+        cmocka_unit_test(a_signal_ends_a_bench_with_nothing_written),
         cmocka_unit_test(a_signal_ends_the_waiting_for_a_prompt),
         cmocka_unit_test(a_model_file_that_shrinks_is_an_error_and_no_crash),
         cmocka_unit_test(a_terminal_gets_a_line_that_is_taken_away_at_the_end),

@@ -1,0 +1,124 @@
+#include "cli/bench_options.h"
+
+#include <string.h>
+
+#include "base/thread_pool.h"
+#include "image/image.h"
+#include "pipeline/pipeline.h"
+
+#define FIELD(name) offsetof(struct bench_settings, name)
+#define RUNS_MAX 1000
+
+static const struct option options[] = {
+    {"model", 'm', OPTION_TEXT, FIELD(model), "PATH", 0, 0, NULL,
+     "Folder in diffusers' layout, or a .safetensors file.", "Model"},
+    {"vae", 0, OPTION_TEXT, FIELD(vae), "PATH", 0, 0, NULL, "VAE to use instead of the model's.",
+     NULL},
+    {"clip-l", 0, OPTION_TEXT, FIELD(clip_l), "PATH", 0, 0, NULL,
+     "CLIP-L text encoder to use instead of the model's.", NULL},
+    {"clip-g", 0, OPTION_TEXT, FIELD(clip_g), "PATH", 0, 0, NULL,
+     "CLIP-G text encoder to use instead of the model's.", NULL},
+    {"t5", 0, OPTION_TEXT, FIELD(t5), "PATH", 0, 0, NULL,
+     "T5 text encoder to use instead of the model's.", NULL},
+    {"tokenizers", 0, OPTION_TEXT, FIELD(tokenizers), "DIR", 0, 0, NULL,
+     "Folder with tokenizer, tokenizer_2 and tokenizer_3, for models in single files.", NULL},
+    {"without-t5", 0, OPTION_FLAG, FIELD(without_t5), NULL, 0, 0, NULL,
+     "Leave T5 out: much less memory, long prompts are followed less closely.", NULL},
+    {"turbo", 0, OPTION_FLAG, FIELD(turbo), NULL, 0, 0, NULL,
+     "The model is a distilled one even if its name does not say so.", NULL},
+
+    {"prompt", 'p', OPTION_TEXT, FIELD(prompt), "TEXT", 0, 0, NULL,
+     "What to draw; the time does not depend on it. '-' reads standard input, '@FILE' a file. "
+     "Default: a short one.",
+     "Picture"},
+    {"negative-prompt", 'n', OPTION_TEXT, FIELD(negative_prompt), "TEXT", 0, 0, NULL,
+     "What to keep away from. Unused where guidance is off.", NULL},
+    {"size", 0, OPTION_SIZE, FIELD(size), "WxH", 1, IMAGE_SIDE_MAX, NULL,
+     "Pixels, multiples of 16. Default: the model's own.", NULL},
+    {"width", 'W', OPTION_INTEGER, FIELD(width), "N", 1, IMAGE_SIDE_MAX, NULL,
+     "Pixels, a multiple of 16.", NULL},
+    {"height", 'H', OPTION_INTEGER, FIELD(height), "N", 1, IMAGE_SIDE_MAX, NULL,
+     "Pixels, a multiple of 16.", NULL},
+    {"steps", 's', OPTION_INTEGER, FIELD(steps), "N", 1, PIPELINE_STEPS_MAX, NULL,
+     "Denoising steps. Default: 28 for Large, 40 for Medium, 4 for Turbo.", NULL},
+    {"guidance", 'g', OPTION_NUMBER, FIELD(guidance), "X", 0, 100, NULL,
+     "Above 1 each step computes twice as much. Default: 4.5 for Large, 5 for Medium, 1 for "
+     "Turbo.",
+     NULL},
+    {"batch", 'b', OPTION_INTEGER, FIELD(batch), "N", 1, PIPELINE_IMAGES_MAX, NULL,
+     "Pictures that are drawn together. Default: 1.", NULL},
+    {"seed", 'S', OPTION_SEED, FIELD(seed), "N", 0, 0, NULL, "Of the first picture. Default: 0.",
+     NULL},
+
+    {"device", 0, OPTION_TEXT, FIELD(device), "NAME", 0, 0, NULL,
+     "auto (default), cpu, cuda, cuda:1 (the second GPU), ..., or ref: the slow definition of "
+     "everything.",
+     "Machine"},
+    {"precision", 0, OPTION_TEXT, FIELD(precision), "NAME", 0, 0, NULL,
+     "What a GPU multiplies in: auto (default; FP8 where weights and GPU have it), fp8, bf16, fp16 "
+     "or f32.",
+     NULL},
+    {"cpu-level", 0, OPTION_TEXT, FIELD(cpu_level), "NAME", 0, 0, NULL,
+     "Instructions to use: auto (default), avx2, avx512, ...", NULL},
+    {"threads", 't', OPTION_INTEGER, FIELD(threads), "N", 0, THREAD_POOL_MAX, NULL,
+     "Default: 0, one for each CPU.", NULL},
+
+    {"runs", 'r', OPTION_INTEGER, FIELD(runs), "N", 1, RUNS_MAX, NULL,
+     "Runs that are timed. Default: 3.", "Measuring"},
+    {"warmup", 0, OPTION_INTEGER, FIELD(warmup), "N", 0, RUNS_MAX, NULL,
+     "Runs before these; the first of all loads the weights. Default: 1.", NULL},
+    {"json", 0, OPTION_TEXT, FIELD(json), "FILE", 0, 0, NULL,
+     "Write the figures there as one JSON object; '-' is standard output, and the table then goes "
+     "to standard error.",
+     NULL},
+    {"compare", 0, OPTION_TEXT, FIELD(compare), "FILE", 0, 0, NULL,
+     "What --json wrote before: its figures and the ratios to them stand in the table as well.",
+     NULL},
+    {"quiet", 'q', OPTION_FLAG, FIELD(quiet), NULL, 0, 0, NULL,
+     "No progress, and no table beside JSON on standard output.", NULL},
+};
+
+static const struct option_pair conflicts[] = {
+    {"size", "width"}, {"size", "height"}, {"without-t5", "t5"}};
+
+const struct option_table bench_option_table = {
+    .command = "sd35 bench",
+    .usage = "--model PATH [options]",
+    .summary = "Draws pictures again and again, saves none, and tells seconds, memory and speed.",
+    .options = options,
+    .option_count = COUNT_OF(options),
+    .conflicts = conflicts,
+    .conflict_count = COUNT_OF(conflicts),
+};
+
+_Static_assert(COUNT_OF(options) <= OPTIONS_MAX, "options_parse has room for them");
+
+static const struct bench_settings unset = {
+    .prompt = "a red fox in the snow, looking at the camera",
+    .guidance = -1,
+    .batch = 1,
+    .runs = 3,
+    .warmup = 1,
+};
+
+static bool is_standard_input(const char *text)
+{
+    return text && strcmp(text, "-") == 0;
+}
+
+bool bench_settings_parse(struct bench_settings *settings, bool *wants_help, int argc,
+                          char *const *argv, struct error *err)
+{
+    *settings = unset;
+    if (!options_parse(settings, wants_help, &bench_option_table, argc, argv, err))
+        return false;
+    if (*wants_help)
+        return true;
+    if (!settings->model)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--model is missing: name the model's folder or file");
+    if (is_standard_input(settings->prompt) && is_standard_input(settings->negative_prompt))
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--prompt and --negative-prompt cannot both be read from standard input");
+    return true;
+}
