@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend/cpu/cpu_ops.h"
 #include "backend/plugin_library.h"
@@ -69,6 +70,12 @@ static bool open_cuda(struct backend *backend, int index, const char *precision,
            plugin_library_plugin(backend->plugin)->open(backend, index, precision, err);
 }
 
+/* Whether there is something to say when it cannot be used. */
+static bool has_nvidia_device(void)
+{
+    return access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+}
+
 /* A GPU if there is one that works, else the CPU. */
 static bool open_best(struct backend *backend, const struct backend_options *options,
                       struct error *err)
@@ -77,8 +84,9 @@ static bool open_best(struct backend *backend, const struct backend_options *opt
 
     if (is_auto(options->cpu_level) && open_cuda(backend, 0, options->precision, &why))
         return true;
-    if (is_auto(options->cpu_level))
-        snprintf(backend->notice, sizeof backend->notice, "%.500s", why.message);
+    if (is_auto(options->cpu_level) && has_nvidia_device())
+        snprintf(backend->notice, sizeof backend->notice, "the GPU is left out: %.480s",
+                 why.message);
     plugin_library_close(backend->plugin);
     backend->plugin = NULL;
     return open_cpu(backend, options->cpu_level, err);

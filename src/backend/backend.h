@@ -56,12 +56,13 @@ struct conv_options {
 
 struct recording; /* ops that were recorded, to be played again */
 
-/* Weights that are used together: `count` linears side by side, as op_linears takes them, or one
- * convolution. */
+/* Weights that are used together: `count` linears side by side, as op_linears takes them, one
+ * convolution, or one table that is looked up by row. */
 struct weight_request {
-    const struct linear *layers;
+    const struct linear *layers; /* of a table NULL */
     int count;
     bool is_conv;
+    const struct tensor *table; /* NULL: none */
 };
 struct held_weights; /* a device's copies of weights */
 
@@ -116,10 +117,16 @@ struct backend_ops {
     bool (*weights_hold)(struct stream *stream, struct held_weights **out,
                          const struct weight_request *requests, size_t count, struct error *err);
     void (*weights_drop)(struct stream *stream, struct held_weights *held); /* NULL is fine */
-    /* Bytes that holding them takes. */
+    /* Bytes of the device that holding them takes. */
     size_t (*weights_bytes)(const struct weight_request *requests, size_t count);
     /* Free and all memory of the device. */
     void (*memory_info)(size_t *free_bytes, size_t *total_bytes);
+    /* Whether products of 8 bits are made in 16 bits from now on: what a picture that came out as
+     * no number is tried again with. */
+    void (*avoid_8_bits)(struct stream *stream, bool avoid);
+    /* The stream fails with ERROR_NOT_FINITE when an element of x (f32, contiguous) is infinite or
+     * no number. */
+    void (*check_finite)(struct stream *stream, const struct tensor *x);
 
     /* The type in which linears side by side take their input best: f, or f8_e4m3 with row_scale.
      */
@@ -155,6 +162,10 @@ struct backend_ops {
      * op_linears. */
     void (*linears)(struct stream *stream, struct tensor *out, const struct tensor *x,
                     const struct linear *layers, int count);
+    /* x[b, t, :] += gate[b, :] linear(input)[b, t, :], for an input of 8 bits; NULL: see
+     * op_gated_linear. x [B, T, N] f, input [B, T, K] f8_e4m3 with row_scale, gate [B, N] f */
+    void (*gated_linear)(struct stream *stream, struct tensor *x, const struct tensor *gate,
+                         const struct tensor *input, const struct linear *layer);
     /* out[b, i, n] = sum_j softmax_j(scale q[b,i,n] . k[b,j,n] + bias[n,i,j]) v[b,j,n]
      *   q, out [B, Tq, N, D] f; k, v [B, Tk, N, D] f; Vaswani et al. 2017, arXiv:1706.03762.
      * Queries and keys of 8 bits will come as f8_e4m3 or i8 with row_scale; none takes them yet.
@@ -180,7 +191,7 @@ struct backend_ops {
      *   arXiv:2212.09748 (adaLN). Shift comes before scale, as in the checkpoints. */
     void (*modulated_norm)(struct stream *stream, struct tensor *out, const struct tensor *x,
                            const struct tensor *shift, const struct tensor *scale, float epsilon);
-    /* gated_add into x, then modulated_norm of it into out; NULL: see op_gated_modulated_norm. */
+    /* gated_add into x, then modulated_norm of it into out; NULL: see op_gated_linear_norm. */
     void (*gated_modulated_norm)(struct stream *stream, struct tensor *out, struct tensor *x,
                                  const struct tensor *gate, const struct tensor *y,
                                  const struct tensor *shift, const struct tensor *scale,

@@ -19,17 +19,34 @@ void op_linears(const struct backend_ops *op, struct stream *stream, struct tens
     }
 }
 
-void op_gated_modulated_norm(const struct backend_ops *op, struct stream *stream,
-                             struct tensor *out, struct tensor *x, const struct tensor *gate,
-                             const struct tensor *y, const struct tensor *shift,
-                             const struct tensor *scale, float epsilon)
+static bool takes_gated(const struct backend_ops *op, const struct gated_branch *branch)
 {
-    if (op->gated_modulated_norm) {
-        op->gated_modulated_norm(stream, out, x, gate, y, shift, scale, epsilon);
+    return op->gated_linear && branch->input->dtype == DTYPE_F8_E4M3;
+}
+
+void op_gated_linear(const struct backend_ops *op, struct stream *stream,
+                     const struct gated_branch *branch)
+{
+    if (takes_gated(op, branch)) {
+        op->gated_linear(stream, branch->x, branch->gate, branch->input, branch->layer);
         return;
     }
-    op->gated_add(stream, x, x, gate, y);
-    op->modulated_norm(stream, out, x, shift, scale, epsilon);
+    op->linear(stream, branch->delta, branch->input, branch->layer);
+    op->gated_add(stream, branch->x, branch->x, branch->gate, branch->delta);
+}
+
+void op_gated_linear_norm(const struct backend_ops *op, struct stream *stream,
+                          const struct gated_branch *branch, struct tensor *out,
+                          const struct tensor *shift, const struct tensor *scale, float epsilon)
+{
+    if (op->gated_modulated_norm && !takes_gated(op, branch)) {
+        op->linear(stream, branch->delta, branch->input, branch->layer);
+        op->gated_modulated_norm(stream, out, branch->x, branch->gate, branch->delta, shift, scale,
+                                 epsilon);
+        return;
+    }
+    op_gated_linear(op, stream, branch);
+    op->modulated_norm(stream, out, branch->x, shift, scale, epsilon);
 }
 
 void op_branch(const struct backend_ops *op, struct stream *stream, int branch)

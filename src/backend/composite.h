@@ -7,10 +7,20 @@
 
 void op_linears(const struct backend_ops *op, struct stream *stream, struct tensor *out,
                 const struct tensor *x, const struct linear *layers, int count);
-void op_gated_modulated_norm(const struct backend_ops *op, struct stream *stream,
-                             struct tensor *out, struct tensor *x, const struct tensor *gate,
-                             const struct tensor *y, const struct tensor *shift,
-                             const struct tensor *scale, float epsilon);
+
+/* What a gated branch of a block adds to the residual stream x: x += gate * layer(input).
+ * delta: scratch of x's shape, where the product lies if it has to be made first. */
+struct gated_branch {
+    struct tensor *x, *delta;
+    const struct tensor *gate, *input;
+    const struct linear *layer;
+};
+void op_gated_linear(const struct backend_ops *op, struct stream *stream,
+                     const struct gated_branch *branch);
+/* The same, then out = modulated_norm(x). */
+void op_gated_linear_norm(const struct backend_ops *op, struct stream *stream,
+                          const struct gated_branch *branch, struct tensor *out,
+                          const struct tensor *shift, const struct tensor *scale, float epsilon);
 
 void op_branch(const struct backend_ops *op, struct stream *stream, int branch);
 void op_join(const struct backend_ops *op, struct stream *stream);

@@ -2,11 +2,9 @@
 
 #include <stdlib.h>
 
-bool weight_list_add(struct weight_list *list, const struct linear *layers, int count, bool is_conv,
-                     struct error *err)
+static bool append(struct weight_list *list, const struct weight_request *request,
+                   struct error *err)
 {
-    if (!tensor_exists(&layers[0].weight))
-        return true;
     if (list->count == list->capacity) {
         size_t capacity = list->capacity ? 2 * list->capacity : 256;
         struct weight_request *grown =
@@ -17,9 +15,21 @@ bool weight_list_add(struct weight_list *list, const struct linear *layers, int 
         list->requests = grown;
         list->capacity = capacity;
     }
-    list->requests[list->count++] =
-        (struct weight_request){.layers = layers, .count = count, .is_conv = is_conv};
+    list->requests[list->count++] = *request;
     return true;
+}
+
+bool weight_list_add(struct weight_list *list, const struct linear *layers, int count, bool is_conv,
+                     struct error *err)
+{
+    const struct weight_request request = {.layers = layers, .count = count, .is_conv = is_conv};
+
+    return !tensor_exists(&layers[0].weight) || append(list, &request, err);
+}
+
+bool weight_list_add_table(struct weight_list *list, const struct tensor *table, struct error *err)
+{
+    return append(list, &(struct weight_request){.count = 1, .table = table}, err);
 }
 
 void weight_list_finish(struct weight_list *list)

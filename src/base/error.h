@@ -17,6 +17,7 @@ enum error_code {
     ERROR_BAD_FILE,    /* a file's content is wrong: replace the file */
     ERROR_NO_MEMORY,   /* try again smaller */
     ERROR_BACKEND,     /* the device failed */
+    ERROR_NOT_FINITE,  /* a result is infinite or no number: compute in more bits */
     ERROR_CANCELLED,   /* somebody asked us to stop */
     ERROR_IO,          /* the system refused to read or write */
 };

@@ -208,6 +208,7 @@ static bool run_once(struct bench *bench, struct error *err)
     if (bench->run == 0)
         figures[BENCH_FIRST].median = result.total_seconds;
     figures[BENCH_MEMORY_PLAN].median = (double)result.memory.peak;
+    figures[BENCH_MEMORY_DEVICE].median = (double)result.memory.device_peak;
     add(bench, BENCH_ENCODE, result.encode_seconds);
     add(bench, BENCH_DENOISE, result.denoise_seconds);
     add(bench, BENCH_DECODE, result.decode_seconds);

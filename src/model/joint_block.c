@@ -306,53 +306,57 @@ static void attend(const struct backend_ops *op, struct stream *stream, struct t
     op->attention(stream, &out, &q, &k, &v, &options);
 }
 
-/* delta = proj(attended) */
-static void project_back(struct side_run *side, const struct linear *proj,
-                         const struct backend_ops *op, struct stream *stream)
+/* The attention's way back into the residual stream. `attended` becomes what proj takes best. */
+static struct gated_branch attention_branch(struct side_run *side, struct tensor *attended,
+                                            const struct tensor *gate, const struct linear *proj,
+                                            const struct backend_ops *op, struct stream *stream)
 {
-    struct tensor attended =
+    *attended =
         op_as_linear_input(op, stream, &side->attended, &side->normed, side->row_scale, proj, 1);
-
-    op->linear(stream, &side->delta, &attended, proj);
+    return (struct gated_branch){
+        .x = &side->x, .delta = &side->delta, .gate = gate, .input = attended, .layer = proj};
 }
 
-/* x += gate * delta, with the gate of the attention that made delta;
+/* x += gate * proj(attended), and then
  * x += gate * mlp_out(gelu(mlp_in(modulated norm of x))) */
-static void run_mlp(struct side_run *side, enum modulation_chunk attention_gate,
-                    const struct backend_ops *op, struct stream *stream)
+static void finish_side(struct side_run *side, const struct linear *proj,
+                        enum modulation_chunk attention_gate, const struct backend_ops *op,
+                        struct stream *stream)
 {
     const struct linear *mlp_in = &side->weights->mlp_in, *mlp_out = &side->weights->mlp_out;
-    struct tensor added_gate = chunk(side, attention_gate);
-    struct tensor shift = chunk(side, SHIFT_MLP);
-    struct tensor scale = chunk(side, SCALE_MLP);
-    struct tensor gate = chunk(side, GATE_MLP);
+    struct tensor proj_gate = chunk(side, attention_gate), mlp_gate = chunk(side, GATE_MLP);
+    struct tensor shift = chunk(side, SHIFT_MLP), scale = chunk(side, SCALE_MLP), attended;
+    struct gated_branch attention = attention_branch(side, &attended, &proj_gate, proj, op, stream);
     struct tensor normed = op_linear_input(op, &side->normed, side->row_scale, mlp_in, 1);
     struct tensor hidden = op_linear_input(op, &side->hidden, side->row_scale, mlp_out, 1);
+    struct gated_branch mlp = {.x = &side->x,
+                               .delta = &side->normed,
+                               .gate = &mlp_gate,
+                               .input = &hidden,
+                               .layer = mlp_out};
 
-    op_gated_modulated_norm(op, stream, &normed, &side->x, &added_gate, &side->delta, &shift,
-                            &scale, NORM_EPSILON);
+    op_gated_linear_norm(op, stream, &attention, &normed, &shift, &scale, NORM_EPSILON);
     op->linear(stream, &side->hidden, &normed, mlp_in);
     op->gelu(stream, &hidden, &side->hidden, GELU_TANH);
-    op->linear(stream, &side->normed, &hidden, mlp_out);
-    op->gated_add(stream, &side->x, &side->x, &gate, &side->normed);
+    op_gated_linear(op, stream, &mlp);
 }
 
-/* MMDiT-X: the image tokens attend to themselves. It sees the image as it entered the block
- * (self_normed), not what the first attention made of it. */
+/* MMDiT-X: the image tokens attend to themselves. They do so as they entered the block
+ * (self_normed), not as the first attention leaves them. */
 static void run_self_attention(struct side_run *side, struct joint_block_plan *plan,
                                const struct tensor *self_normed, float score_limit,
                                struct stream *stream)
 {
     const struct backend_ops *op = plan->ops;
-    const struct attention_weights *weights = &side->weights->self_attention;
-    struct tensor gate = chunk(side, GATE_ATTENTION);
+    struct tensor gate = chunk(side, GATE_ATTENTION), attended;
+    struct gated_branch attention =
+        attention_branch(side, &attended, &gate, &side->weights->attention.proj, op, stream);
     struct tensor qkv = TENSOR_OF(side->hidden.data, side->x.dtype, plan->batch, plan->image_tokens,
                                   3 * plan->width);
 
-    op->gated_add(stream, &side->x, &side->x, &gate, &side->delta);
-    make_qkv(weights, op, stream, &qkv, self_normed);
+    op_gated_linear(op, stream, &attention);
+    make_qkv(&side->weights->self_attention, op, stream, &qkv, self_normed);
     attend(op, stream, &side->attended, &qkv, score_limit);
-    project_back(side, &weights->proj, op, stream);
 }
 
 void joint_block_run(const struct joint_block *block, struct joint_block_plan *plan,
@@ -382,13 +386,14 @@ void joint_block_run(const struct joint_block *block, struct joint_block_plan *p
 
     if (!block->is_last) {
         op_branch(op, stream, 1);
-        project_back(&context, &context.weights->attention.proj, op, stream);
-        run_mlp(&context, GATE_ATTENTION, op, stream);
+        finish_side(&context, &context.weights->attention.proj, GATE_ATTENTION, op, stream);
     }
     op_branch(op, stream, 0);
-    project_back(&image, &image.weights->attention.proj, op, stream);
-    if (has_self_attention)
+    if (has_self_attention) {
         run_self_attention(&image, plan, &self_normed, block->self_score_limit, stream);
-    run_mlp(&image, has_self_attention ? GATE_SELF : GATE_ATTENTION, op, stream);
+        finish_side(&image, &image.weights->self_attention.proj, GATE_SELF, op, stream);
+    } else {
+        finish_side(&image, &image.weights->attention.proj, GATE_ATTENTION, op, stream);
+    }
     op_join(op, stream);
 }

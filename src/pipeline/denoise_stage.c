@@ -152,6 +152,8 @@ static bool after_step(void *context, struct tensor *latent, int step, struct er
 
     if (run->has_mask)
         keep_unmasked(stage, latent, step);
+    if (run->ops->check_finite)
+        run->ops->check_finite(run->stream, latent);
     if (!run->ops->stream_finish(run->stream, err))
         return error_in(err, "step %d of %d", step + 1, run->schedule->count);
     stage->done_steps++;

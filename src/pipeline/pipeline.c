@@ -227,6 +227,7 @@ bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options
                                                     .threads = options->threads};
     struct stream_options stream_options = {.threads = options->threads};
     struct pipeline *pipeline = calloc(1, sizeof *pipeline);
+    size_t total;
 
     if (!pipeline)
         return error_set(err, ERROR_NO_MEMORY, "pipeline");
@@ -249,7 +250,10 @@ bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options
     pipeline->is_turbo = options->turbo || pipeline->files->is_turbo;
     name_variant(pipeline);
     /* Now, because a later run would find the weights of an earlier one resident. */
-    pipeline->base_bytes = resident_bytes();
+    if (pipeline->backend->ops.memory_info)
+        pipeline->backend->ops.memory_info(&pipeline->device_free, &total);
+    else
+        pipeline->base_bytes = resident_bytes();
     *out = pipeline;
     return true;
 
@@ -453,46 +457,6 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* What will be resident: the weights of each phase as stored, and the pages that it writes. Pages
- * of the work block stay resident once touched, whichever phase touched them. */
-static void estimate(const struct run *run, const struct work_bytes *bytes,
-                     struct pipeline_memory *memory)
-{
-    struct pipeline *pipeline = run->pipeline;
-    const struct model_files *files = pipeline->files;
-    const struct mmdit_shape *shape = mmdit_shape(pipeline->mmdit);
-    size_t text_work = bytes->text, image_work = larger(text_work, bytes->image);
-    size_t denoise_work = larger(image_work, bytes->denoise);
-    size_t row =
-        (size_t)shape->chunk_count * (size_t)shape->width * dtype_size(run->ops->activation_dtype);
-    size_t text_peak, denoise_peak, decode_peak;
-
-    *memory = (struct pipeline_memory){
-        .weights_transformer = weights_loaded_bytes(files->component[COMPONENT_TRANSFORMER]),
-        .weights_vae = weights_loaded_bytes(files->component[COMPONENT_VAE]),
-        .work_text = bytes->text,
-        .work_transformer = bytes->denoise,
-        .work_vae = larger(bytes->image, bytes->decode),
-        .modulation = (size_t)(run->schedule->count - run->first_step) * (size_t)run->conds * row,
-        .base = pipeline->base_bytes + bytes->kept + run->ops->scratch_bytes(run->stream),
-    };
-    for (int i = 0; i < CLIP_COUNT; i++)
-        memory->weights_text += weights_loaded_bytes(files->component[clip_components[i]]);
-    if (pipeline->t5)
-        memory->weights_text += weights_loaded_bytes(files->component[COMPONENT_T5]);
-
-    text_peak = memory->weights_text + text_work;
-    denoise_peak = memory->weights_transformer + denoise_work;
-    decode_peak = memory->weights_vae + larger(denoise_work, bytes->decode);
-    if (pipeline->keep_weights) {
-        denoise_peak += memory->weights_text + (run->has_init ? memory->weights_vae : 0);
-        decode_peak += memory->weights_text + memory->weights_transformer;
-    }
-    memory->peak = memory->base + larger(text_peak, larger(denoise_peak, decode_peak));
-}
-
-/* --- Running --- */
-
 static bool list_weights(const struct run *run, enum component component, struct weight_list *list,
                          struct error *err)
 {
@@ -515,6 +479,60 @@ static bool list_weights(const struct run *run, enum component component, struct
     }
     return true;
 }
+
+static size_t weight_bytes(const struct run *run, enum component component)
+{
+    struct weight_list list = {0};
+    size_t bytes = 0;
+
+    if (!run->ops->weights_bytes)
+        return weights_loaded_bytes(run->pipeline->files->component[component]);
+    if (list_weights(run, component, &list, NULL))
+        bytes = run->ops->weights_bytes(list.requests, list.count);
+    weight_list_finish(&list);
+    return bytes;
+}
+
+/* What will be resident: the weights of each phase as stored, and the pages that it writes. Pages
+ * of the work block stay resident once touched, whichever phase touched them. */
+static void estimate(const struct run *run, const struct work_bytes *bytes,
+                     struct pipeline_memory *memory)
+{
+    struct pipeline *pipeline = run->pipeline;
+    const struct mmdit_shape *shape = mmdit_shape(pipeline->mmdit);
+    size_t text_work = bytes->text, image_work = larger(text_work, bytes->image);
+    size_t denoise_work = larger(image_work, bytes->denoise);
+    size_t row =
+        (size_t)shape->chunk_count * (size_t)shape->width * dtype_size(run->ops->activation_dtype);
+    size_t text_peak, denoise_peak, decode_peak;
+
+    *memory = (struct pipeline_memory){
+        .weights_transformer = weight_bytes(run, COMPONENT_TRANSFORMER),
+        .weights_vae = weight_bytes(run, COMPONENT_VAE),
+        .work_text = bytes->text,
+        .work_transformer = bytes->denoise,
+        .work_vae = larger(bytes->image, bytes->decode),
+        .modulation = (size_t)(run->schedule->count - run->first_step) * (size_t)run->conds * row,
+        .base = pipeline->base_bytes + bytes->kept + run->ops->scratch_bytes(run->stream),
+    };
+    for (int i = 0; i < CLIP_COUNT; i++)
+        memory->weights_text += weight_bytes(run, clip_components[i]);
+    if (pipeline->t5)
+        memory->weights_text += weight_bytes(run, COMPONENT_T5);
+
+    if (run->ops->memory_info) /* taken as one block from the start */
+        text_work = image_work = denoise_work = bytes->largest;
+    text_peak = memory->weights_text + text_work;
+    denoise_peak = memory->weights_transformer + denoise_work;
+    decode_peak = memory->weights_vae + larger(denoise_work, bytes->decode);
+    if (pipeline->keep_weights) {
+        denoise_peak += memory->weights_text + (run->has_init ? memory->weights_vae : 0);
+        decode_peak += memory->weights_text + memory->weights_transformer;
+    }
+    memory->peak = memory->base + larger(text_peak, larger(denoise_peak, decode_peak));
+}
+
+/* --- Running --- */
 
 /* Brings a component's weights to the device; hosts read them where they are. */
 static bool hold(const struct run *run, enum component component, struct error *err)
@@ -603,7 +621,7 @@ static bool fetch_latents(struct run *run, float *latents, struct error *err)
         return false;
     for (int64_t i = 0; i < tensor_count(&host); i++)
         if (!isfinite(latents[i]))
-            return error_set(err, ERROR_BACKEND,
+            return error_set(err, ERROR_NOT_FINITE,
                              "the network's result is not finite: the weights may be damaged");
     return true;
 }
@@ -685,7 +703,17 @@ bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *requ
         goto done;
     }
     ok = run_phases(&run, block, &bytes, result, err);
+    if (!ok && err && err->code == ERROR_NOT_FINITE && run.ops->avoid_8_bits) {
+        pipeline_result_finish(result);
+        run.ops->avoid_8_bits(run.stream, true);
+        ok = run_phases(&run, block, &bytes, result, err);
+        run.ops->avoid_8_bits(run.stream, false);
+        result->was_repeated = ok;
+    }
     result->memory = memory;
+    if (run.device_least_free > 0 && run.device_least_free < pipeline->device_free)
+        result->memory.device_peak =
+            pipeline->device_free - run.device_least_free + run.ops->scratch_bytes(run.stream);
 
 done:
     run.ops->stream_watch(run.stream, NULL);

@@ -125,13 +125,16 @@ struct pipeline_progress {
     double total_seconds; /* since the run began */
 };
 
-/* The memory of a run, known before it starts. Bytes. */
+/* The memory of a run, known before it starts. Bytes, of a device where there is one. */
 struct pipeline_memory {
-    size_t weights_text, weights_transformer, weights_vae; /* read from the model, as stored */
+    size_t weights_text, weights_transformer, weights_vae; /* as stored, or as a device has them */
     size_t work_text, work_transformer, work_vae;          /* activations and scratch */
     size_t modulation; /* of work_transformer: adaLN vectors of all steps */
-    size_t base;       /* the program itself, vocabularies, what was resident before */
-    size_t peak;       /* the most that is resident at once */
+    size_t
+        base; /* the program itself, vocabularies, what was resident before; scratch of a device */
+    size_t peak; /* the most that is resident at once */
+    size_t
+        device_peak; /* of a device, beyond what it took to start: what was measured; 0: unknown */
 };
 
 struct pipeline_callbacks {
@@ -149,6 +152,7 @@ struct pipeline_result {
     struct pipeline_memory memory;
     double encode_seconds, denoise_seconds, decode_seconds, total_seconds;
     int clip_tokens_cut, t5_tokens_cut; /* of the longest prompt; 0: everything was read */
+    bool was_repeated; /* FP8 gave no number, and the picture was drawn again in 16 bits */
 };
 
 /* Fails with ERROR_BAD_REQUEST (naming the field), ERROR_NO_MEMORY, ERROR_BAD_FILE,

@@ -32,12 +32,13 @@ struct pipeline {
     struct t5_encoder *t5; /* NULL: zeros take its place */
     struct mmdit *mmdit;
     struct vae_decoder *vae_decoder;
-    struct vae_encoder *vae_encoder; /* NULL: no image to image */
+    struct vae_encoder *vae_encoder;            /* NULL: no image to image */
     struct held_weights *held[COMPONENT_COUNT]; /* a device's copies; NULL: none, or a host */
     bool is_turbo, keep_weights;
     int images_at_once;
     int64_t vae_band_rows;
-    size_t base_bytes; /* resident once everything was opened */
+    size_t base_bytes;  /* resident once everything was opened; of a device 0 */
+    size_t device_free; /* then, and its scratch taken */
     char variant[32], weight_types[32];
 };
 
@@ -77,6 +78,7 @@ struct run {
     struct tensor mask;    /* [1, 1, h, w] f32, 1: repaint; rank 0 without */
 
     double started, phase_started;
+    size_t device_least_free; /* of what was seen at each report */
 };
 
 /* request.c */

@@ -6,11 +6,23 @@
 #include "base/size.h"
 #include "pipeline/pipeline_private.h"
 
+static void watch_device_memory(struct run *run)
+{
+    size_t free_bytes, total_bytes;
+
+    if (!run->ops->memory_info)
+        return;
+    run->ops->memory_info(&free_bytes, &total_bytes);
+    if (run->device_least_free == 0 || free_bytes < run->device_least_free)
+        run->device_least_free = free_bytes;
+}
+
 void run_report(struct run *run, enum pipeline_phase phase, int step, int step_count)
 {
     struct pipeline_progress progress = {.phase = phase, .step = step, .step_count = step_count};
     double now = seconds_now();
 
+    watch_device_memory(run);
     if (!run->callbacks || !run->callbacks->progress)
         return;
     progress.phase_seconds = now - run->phase_started;

@@ -171,7 +171,9 @@ bool clip_encoder_list_weights(const struct clip_encoder *encoder, struct weight
             !weight_list_add(list, &layer->mlp_out, 1, false, err))
             return false;
     }
-    return weight_list_add(list, &encoder->projection, 1, false, err);
+    return weight_list_add(list, &encoder->projection, 1, false, err) &&
+           weight_list_add_table(list, &encoder->token_embedding, err) &&
+           weight_list_add_table(list, &encoder->position_embedding, err);
 }
 
 int64_t clip_encoder_width(const struct clip_encoder *encoder)

@@ -26,7 +26,7 @@ MUST_CHECK bool clip_encoder_create(struct clip_encoder **out, struct weights *w
                                     const struct backend_ops *ops, struct error *err);
 void clip_encoder_destroy(struct clip_encoder *encoder); /* NULL is fine */
 
-/* Appends every linear, in the order of their use. */
+/* Appends every linear and table. */
 MUST_CHECK bool clip_encoder_list_weights(const struct clip_encoder *encoder,
                                           struct weight_list *list, struct error *err);
 

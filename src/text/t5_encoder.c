@@ -151,7 +151,8 @@ bool t5_encoder_list_weights(const struct t5_encoder *encoder, struct weight_lis
             !weight_list_add(list, &layer->down, 1, false, err))
             return false;
     }
-    return true;
+    return weight_list_add_table(list, &encoder->token_embedding, err) &&
+           weight_list_add_table(list, &encoder->relative_bias, err);
 }
 
 int64_t t5_encoder_width(const struct t5_encoder *encoder)

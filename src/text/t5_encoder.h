@@ -25,7 +25,7 @@ MUST_CHECK bool t5_encoder_create(struct t5_encoder **out, struct weights *weigh
                                   const struct backend_ops *ops, struct error *err);
 void t5_encoder_destroy(struct t5_encoder *encoder); /* NULL is fine */
 
-/* Appends every linear, in the order of their use. */
+/* Appends every linear and table. */
 MUST_CHECK bool t5_encoder_list_weights(const struct t5_encoder *encoder, struct weight_list *list,
                                         struct error *err);
 

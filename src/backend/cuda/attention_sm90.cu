@@ -36,8 +36,7 @@ constexpr int cta_threads = 128 * (groups + 1);
 constexpr int tile_keys = 128;
 constexpr int stages = 3;                 /* of the key ring, and of the value ring */
 constexpr int row_bytes = head_width * 2; /* = one row of the 128-byte swizzle */
-constexpr int unit_bytes = unit_rows * row_bytes;
-constexpr int tile_bytes = tile_keys * row_bytes;
+constexpr int unit_bytes = unit_rows * row_bytes, tile_bytes = tile_keys * row_bytes;
 /* The 128 registers a thread that a launch gets are shared out anew: 4 x 128 = 3 x 160 + 32. More
  * would wait for ever. */
 constexpr int math_registers = 160, load_registers = 32;
@@ -142,8 +141,7 @@ DEVICE uint64_t matrix_descriptor(uint32_t address)
     return (uint64_t)1 << 62 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)(1024 >> 4) << 16 |
            (uint64_t)((address & 0x3ffff) >> 4);
 }
-constexpr int k_step_16 = 32 >> 4;
-constexpr int v_step_16 = 16 * row_bytes >> 4;
+constexpr int k_step_16 = 32 >> 4, v_step_16 = 16 * row_bytes >> 4;
 
 DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -412,7 +410,7 @@ template <bool is_online> struct worker {
         }
     }
 
-    /* The output as BF16 into shared memory, swizzled as the map wants it. */
+    /* The output as BF16 into shared memory, swizzled as the map wants; 8 rows are 1024 bytes. */
     DEVICE void write_output(uint32_t to)
     {
         float inverse[2];
@@ -468,7 +466,8 @@ DEVICE void compute(const plan &plan, uint32_t shared, int group)
             asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
         asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
         w.write_output(out_to);
-        asm volatile("fence.proxy.async.shared::cta;\nbar.sync %0, 128;" ::"r"(1 + group) : "memory");
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
         if (leads_group)
             store_tile(&plan.out, out_to, at);
     }

@@ -33,7 +33,8 @@ static void cuda_embedding_rows(struct stream *stream, struct tensor *out,
     if (stream_skips(stream) || !weight_store_table(stream, &device_table, table))
         return;
     t = view_of(&device_table);
-    stream_check(stream, kernel_embedding_rows(stream_now(stream), &o, &t, &i, stream->fault),
+    stream_check(stream,
+                 kernel_embedding_rows(stream_now(stream), &o, &t, &i, stream->fault + FAULT_ID),
                  "embedding_rows");
 }
 

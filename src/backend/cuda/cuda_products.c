@@ -4,7 +4,9 @@
  * Y' [N, M] = W'^T X', so W is its A, X its B, and nothing is transposed in memory.
  *
  * Algorithms are chosen by timing when a shape is first met. Those that split K are left out: their
- * sums depend on how many rows there are, and a picture must not depend on its company.
+ * sums depend on how many rows there are, and a picture must not depend on its company. Products of
+ * one sample, which always has as many rows, may split it as long as the parts are put together in
+ * a fixed order.
  */
 #include "backend/cuda/cuda_stream.h"
 
@@ -23,6 +25,7 @@
 struct product_key {
     int64_t m, n, k, x_stride, w_stride, out_stride;
     int32_t type, out_type, is_outer, w_is_turned, bias_type, x_align, w_align, out_align;
+    int32_t adds, reserved; /* adds: out += instead of out = */
 };
 
 struct product {
@@ -175,17 +178,17 @@ static void forget_description(struct description *d)
 static cublasStatus_t multiply(struct stream *stream, const struct description *d,
                                const struct product *product, const cublasLtMatmulAlgo_t *algorithm)
 {
-    const float one = 1.0f, zero = 0.0f;
+    const float one = 1.0f, old = product->key.adds ? 1.0f : 0.0f;
 
     return cuda_device.libraries.blas.cublasLtMatmul(
-        stream->lt, d->product, &one, product->w, d->a, product->x, d->b, &zero, product->out,
+        stream->lt, d->product, &one, product->w, d->a, product->x, d->b, &old, product->out,
         d->out, product->out, d->out, algorithm, stream_workspace(stream), WORKSPACE_BYTES,
         stream_now(stream));
 }
 
 /* --- Choosing --- */
 
-static bool splits_k(const cublasLtMatmulAlgo_t *algorithm)
+static bool is_in_order(const cublasLtMatmulAlgo_t *algorithm, bool is_of_one_sample)
 {
     int32_t parts = 1;
     uint32_t scheme = 0;
@@ -196,7 +199,9 @@ static bool splits_k(const cublasLtMatmulAlgo_t *algorithm)
                                                sizeof parts, &written);
     blas->cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
                                                &scheme, sizeof scheme, &written);
-    return parts > 1 || scheme != CUBLASLT_REDUCTION_SCHEME_NONE;
+    if (is_of_one_sample)
+        return scheme != CUBLASLT_REDUCTION_SCHEME_INPLACE;
+    return parts <= 1 && scheme == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
 static int candidates(struct stream *stream, const struct description *d,
@@ -228,7 +233,7 @@ static int candidates(struct stream *stream, const struct description *d,
         found = 0;
     blas->cublasLtMatmulPreferenceDestroy(preference);
     for (int i = 0; i < found; i++)
-        if (results[i].state == CUBLAS_STATUS_SUCCESS && !splits_k(&results[i].algo))
+        if (results[i].state == CUBLAS_STATUS_SUCCESS && is_in_order(&results[i].algo, key->adds))
             results[kept++] = results[i];
     return kept;
 }
@@ -256,10 +261,26 @@ static float time_algorithm(struct stream *stream, const struct description *d,
     return best;
 }
 
+/* What is to be timed: a product that adds would do so again and again, so it does it in the
+ * scratch. False when there is no room. */
+static bool for_timing(struct product *timed, const struct stream *stream,
+                       const struct product *product)
+{
+    const struct product_key *key = &product->key;
+
+    *timed = *product;
+    if (!key->adds)
+        return true;
+    timed->out = stream_decoded(stream);
+    return (size_t)(key->m * key->out_stride) * view_type_size((enum view_type)key->out_type) <=
+           DECODED_BYTES;
+}
+
 static void choose(struct stream *stream, const struct description *d,
                    const struct product *product, struct chosen *chosen)
 {
     cublasLtMatmulHeuristicResult_t results[CANDIDATES_MAX];
+    struct product timed;
     int count = candidates(stream, d, &product->key, results);
     cudaEvent_t begin, end;
     float best = -1.0f;
@@ -267,6 +288,11 @@ static void choose(struct stream *stream, const struct description *d,
     chosen->is_usable = false;
     if (count == 0)
         return;
+    if (count == 1 || !for_timing(&timed, stream, product)) {
+        chosen->algorithm = results[0].algo;
+        chosen->is_usable = true;
+        return;
+    }
     if (cudaEventCreate(&begin) != cudaSuccess)
         return;
     if (cudaEventCreate(&end) != cudaSuccess) {
@@ -274,7 +300,7 @@ static void choose(struct stream *stream, const struct description *d,
         return;
     }
     for (int i = 0; i < count; i++) {
-        float ms = time_algorithm(stream, d, product, &results[i].algo, begin, end);
+        float ms = time_algorithm(stream, d, &timed, &results[i].algo, begin, end);
 
         if (ms >= 0.0f && (best < 0.0f || ms < best)) {
             best = ms;
@@ -347,6 +373,7 @@ static void run_own(struct stream *stream, const struct product *product)
         .type = (enum view_type)key->type,
         .out_type = (enum view_type)key->out_type,
         .w_is_turned = key->w_is_turned,
+        .adds = key->adds,
     };
 
     stream_check(stream, kernel_product(stream_now(stream), &own), "product");
@@ -441,7 +468,7 @@ static const float *aligned_scale(struct stream *stream, const float *scale, int
 static void multiply_rows(struct stream *stream, const struct tensor *out,
                           struct even_rows out_rows, const struct tensor *x,
                           struct even_rows x_rows, const struct device_weight *weight,
-                          const void *w, int64_t first, int64_t n)
+                          const void *w, int64_t first, int64_t n, bool adds)
 {
     size_t in = dtype_size(x->dtype), element = dtype_size(out->dtype);
     bool is_8_bit = x->dtype == DTYPE_F8_E4M3;
@@ -468,6 +495,7 @@ static void multiply_rows(struct stream *stream, const struct tensor *out,
         .out_type = view_type_of(out->dtype),
         .is_outer = is_8_bit,
         .bias_type = weight->bias ? (int32_t)view_type_of(out->dtype) : -1,
+        .adds = adds,
         .x_align = alignment_of(x->data, x_rows.stride, in),
         .w_align = alignment_of(w, weight->k, in),
         .out_align = alignment_of(product.out, out_rows.stride, element),
@@ -522,8 +550,20 @@ static void multiply_decoded(struct stream *stream, const struct tensor *out,
                                           weight->scale ? weight->scale + first : NULL,
                                           weight->scale ? n : 0),
                      "decoding weights");
-        multiply_rows(stream, out, out_rows, x, x_rows, weight, stream_decoded(stream), first, n);
+        multiply_rows(stream, out, out_rows, x, x_rows, weight, stream_decoded(stream), first, n,
+                      false);
     }
+}
+
+/* Entry i of the first axis, without that axis. */
+static struct tensor sample_of(const struct tensor *tensor, int64_t i)
+{
+    struct tensor sample = tensor_slice(tensor, 0, i, 1);
+
+    memmove(sample.dim, sample.dim + 1, sizeof sample.dim - sizeof *sample.dim);
+    memmove(sample.stride, sample.stride + 1, sizeof sample.stride - sizeof *sample.stride);
+    sample.rank--;
+    return sample;
 }
 
 static void multiply_tensors(struct stream *stream, const struct tensor *out,
@@ -533,16 +573,8 @@ static void multiply_tensors(struct stream *stream, const struct tensor *out,
 
     if (!rows_are_even(&out_rows, out) || !rows_are_even(&x_rows, x)) {
         for (int64_t i = 0; i < x->dim[0]; i++) {
-            struct tensor out_part = tensor_slice(out, 0, i, 1), x_part = tensor_slice(x, 0, i, 1);
+            struct tensor out_part = sample_of(out, i), x_part = sample_of(x, i);
 
-            /* Without the axis of 1, or a tensor of two axes would never come to an end. */
-            memmove(out_part.dim, out_part.dim + 1, sizeof out_part.dim - sizeof *out_part.dim);
-            memmove(out_part.stride, out_part.stride + 1,
-                    sizeof out_part.stride - sizeof *out_part.stride);
-            memmove(x_part.dim, x_part.dim + 1, sizeof x_part.dim - sizeof *x_part.dim);
-            memmove(x_part.stride, x_part.stride + 1, sizeof x_part.stride - sizeof *x_part.stride);
-            out_part.rank--;
-            x_part.rank--;
             multiply_tensors(stream, &out_part, &x_part, weight);
         }
         return;
@@ -550,7 +582,7 @@ static void multiply_tensors(struct stream *stream, const struct tensor *out,
     if (x_rows.count == 0)
         return;
     if (view_type_of(x->dtype) == weight->type)
-        multiply_rows(stream, out, out_rows, x, x_rows, weight, weight->data, 0, weight->n);
+        multiply_rows(stream, out, out_rows, x, x_rows, weight, weight->data, 0, weight->n, false);
     else
         multiply_decoded(stream, out, out_rows, x, x_rows, weight);
 }
@@ -587,10 +619,51 @@ void cuda_linear(struct stream *stream, struct tensor *out, const struct tensor 
     cuda_linears(stream, out, x, layer, 1);
 }
 
+/* The gate becomes a part of the factors and the bias, which differ from sample to sample then; the
+ * product is added to x as it leaves the tensor cores' registers. */
+void cuda_gated_linear(struct stream *stream, struct tensor *x, const struct tensor *gate,
+                       const struct tensor *input, const struct linear *layer)
+{
+    struct device_weight weight, folded;
+    int64_t n = gate->dim[1], step = n > 0 && n <= FOLDED_MAX ? FOLDED_MAX / n : 0;
+
+    if (stream_skips(stream) || !weight_store_linear(stream, &weight, layer, 1))
+        return;
+    if (!is_8_bit_input(input) || weight.type != VIEW_E4M3 || step < 1 || n % 8 != 0) {
+        stream_fail(stream, ERROR_BACKEND, "gated_linear: this type or width is not supported");
+        return;
+    }
+    for (int64_t first = 0; first < x->dim[0]; first += step) {
+        int64_t count = min_i64(step, x->dim[0] - first);
+        struct tensor gates = tensor_slice(gate, 0, first, count);
+        struct view gate_view = view_of(&gates);
+
+        stream_check(stream,
+                     kernel_fold_gate(stream_now(stream), stream->folded_scale[stream->branch],
+                                      stream->folded_bias[stream->branch], weight.scale,
+                                      weight.bias, &gate_view),
+                     "folding a gate");
+        for (int64_t b = 0; b < count; b++) {
+            struct tensor out = sample_of(x, first + b), in = sample_of(input, first + b);
+            struct even_rows out_rows, in_rows;
+
+            folded = weight;
+            folded.scale = stream->folded_scale[stream->branch] + b * n;
+            folded.bias = (char *)stream->folded_bias[stream->branch] +
+                          (size_t)(b * n) * dtype_size(cuda_device.f);
+            if (!rows_are_even(&out_rows, &out) || !rows_are_even(&in_rows, &in)) {
+                stream_fail(stream, ERROR_BACKEND, "gated_linear: rows lie unevenly");
+                return;
+            }
+            multiply_rows(stream, &out, out_rows, &in, in_rows, &folded, folded.data, 0, n, true);
+        }
+    }
+}
+
 /* cuBLASLt wants rows of 16 bytes' multiples for FP8. */
 enum dtype cuda_linear_input(const struct linear *layers, int count)
 {
-    if (!cuda_device.allows_fp8)
+    if (!cuda_device.allows_fp8 || cuda_device.avoids_fp8)
         return cuda_device.f;
     for (int i = 0; i < count; i++)
         if (layers[i].weight.dtype != DTYPE_F8_E4M3 || layers[i].weight.dim[0] % 16 != 0 ||

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "backend/cuda/cuda_dnn.h"
 #include "backend/cuda/cuda_weights.h"
@@ -58,6 +59,10 @@ static bool create_branches(struct stream *stream, struct error *err)
         if (status == cudaSuccess)
             status =
                 cudaMalloc((void **)&stream->aligned_scale[i], ALIGNED_SCALES_MAX * sizeof(float));
+        if (status == cudaSuccess)
+            status = cudaMalloc((void **)&stream->folded_scale[i], FOLDED_MAX * sizeof(float));
+        if (status == cudaSuccess)
+            status = cudaMalloc(&stream->folded_bias[i], FOLDED_MAX * sizeof(float));
     }
     return status == cudaSuccess || fail_cuda(err, status, "creating a stream");
 }
@@ -75,12 +80,12 @@ bool cuda_stream_create(struct stream **out, const struct backend_ops *ops,
     cudaSetDevice(cuda_device.index);
     if (!create_branches(stream, err))
         goto fail;
-    if (cudaHostAlloc((void **)&stream->fault, sizeof *stream->fault, cudaHostAllocMapped) !=
-        cudaSuccess) {
+    if (cudaHostAlloc((void **)&stream->fault, FAULT_COUNT * sizeof *stream->fault,
+                      cudaHostAllocMapped) != cudaSuccess) {
         error_set(err, ERROR_NO_MEMORY, "stream");
         goto fail;
     }
-    *stream->fault = 0;
+    memset(stream->fault, 0, FAULT_COUNT * sizeof *stream->fault);
     if (libraries->blas.cublasLtCreate(&stream->lt) != CUBLAS_STATUS_SUCCESS) {
         error_set(err, ERROR_BACKEND, "cuBLASLt does not start");
         goto fail;
@@ -115,6 +120,8 @@ void cuda_stream_destroy(struct stream *stream)
         cudaFree(stream->workspace[i]);
         cudaFree(stream->decoded[i]);
         cudaFree(stream->aligned_scale[i]);
+        cudaFree(stream->folded_scale[i]);
+        cudaFree(stream->folded_bias[i]);
         if (stream->finished[i])
             cudaEventDestroy(stream->finished[i]);
         if (stream->branches[i])
@@ -133,10 +140,11 @@ bool cuda_stream_finish(struct stream *stream, struct error *err)
     cuda_join(stream);
     status = cudaStreamSynchronize(stream->branches[0]);
     stream_check(stream, status, "the device");
-    if (*stream->fault) {
-        *stream->fault = 0;
+    if (stream->fault[FAULT_ID])
         stream_fail(stream, ERROR_BACKEND, "embedding_rows: an id lies outside of the table");
-    }
+    if (stream->fault[FAULT_NOT_FINITE])
+        stream_fail(stream, ERROR_NOT_FINITE, "the network's result is not finite");
+    memset(stream->fault, 0, FAULT_COUNT * sizeof *stream->fault);
     if (stream->has_failed) {
         stream->has_failed = false;
         return error_set(err, stream->failure.code, "%s", stream->failure.message);
@@ -276,6 +284,21 @@ size_t cuda_scratch_bytes(const struct stream *stream)
 {
     (void)stream;
     return STREAM_BRANCHES * (WORKSPACE_BYTES + DECODED_BYTES);
+}
+
+void cuda_avoid_8_bits(struct stream *stream, bool avoid)
+{
+    (void)stream;
+    cuda_device.avoids_fp8 = avoid;
+}
+
+void cuda_check_finite(struct stream *stream, const struct tensor *x)
+{
+    if (!stream_skips(stream))
+        stream_check(stream,
+                     kernel_find_not_finite(stream_now(stream), stream->fault + FAULT_NOT_FINITE,
+                                            x->data, tensor_count(x)),
+                     "check_finite");
 }
 
 void cuda_memory_info(size_t *free_bytes, size_t *total_bytes)

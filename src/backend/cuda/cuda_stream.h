@@ -18,6 +18,7 @@ struct cuda_device {
     int multiprocessors;
     enum dtype f;       /* the activation type: F32, F16 or BF16 */
     bool allows_fp8;    /* FP8 weights are multiplied in FP8 */
+    bool avoids_fp8;    /* for now: cuda_avoid_8_bits */
     void *encode_tiled; /* the driver's cuTensorMapEncodeTiled; NULL: too old a driver */
     char name[256];
     struct cuda_libraries libraries;
@@ -27,9 +28,12 @@ extern struct cuda_device cuda_device;
 /* Scratch of each branch, so that branches never wait for each other's. */
 #define WORKSPACE_BYTES ((size_t)64 << 20) /* of the libraries' kernels */
 #define ALIGNED_SCALES_MAX 65536 /* factors of rows that do not lie where cuBLASLt wants */
+#define FOLDED_MAX 65536         /* factors of rows of weights, times a gate */
 #define DECODED_BYTES                                                                              \
     ((size_t)96 << 20) /* of weights turned to 16 bits, scores, doubled pixels                     \
                         */
+
+enum fault { FAULT_ID, FAULT_NOT_FINITE, FAULT_COUNT };
 
 struct stream {
     cudaStream_t branches[STREAM_BRANCHES];
@@ -46,7 +50,9 @@ struct stream {
     struct attention_cache *attentions;
     struct weight_store *weights;
     float *aligned_scale[STREAM_BRANCHES]; /* [ALIGNED_SCALES_MAX] */
-    int *fault; /* pinned, seen by kernels: not 0 when one met what it must not */
+    float *folded_scale[STREAM_BRANCHES];  /* [FOLDED_MAX], as folded_bias in f */
+    void *folded_bias[STREAM_BRANCHES];
+    int *fault; /* [FAULT_COUNT] pinned, seen by kernels: not 0 when one met what it must not */
 };
 
 static inline cudaStream_t stream_now(const struct stream *stream)
@@ -98,6 +104,8 @@ void cuda_memory_free(void *memory, size_t bytes);
 void cuda_upload(struct stream *stream, struct tensor *out, const struct tensor *host);
 void cuda_download(struct stream *stream, struct tensor *host, const struct tensor *x);
 size_t cuda_scratch_bytes(const struct stream *stream);
+void cuda_avoid_8_bits(struct stream *stream, bool avoid);
+void cuda_check_finite(struct stream *stream, const struct tensor *x);
 void cuda_memory_info(size_t *free_bytes, size_t *total_bytes);
 
 /* Products: cuda_products.c */
@@ -108,6 +116,8 @@ void cuda_linear(struct stream *stream, struct tensor *out, const struct tensor 
                  const struct linear *layer);
 void cuda_linears(struct stream *stream, struct tensor *out, const struct tensor *x,
                   const struct linear *layers, int count);
+void cuda_gated_linear(struct stream *stream, struct tensor *x, const struct tensor *gate,
+                       const struct tensor *input, const struct linear *layer);
 /* out [M, N] = alpha x [M, K] w [N, K]^T (or w [K, N] when w_is_turned), all of one 16-bit type or
  * F32; out may be F32. Row strides in elements. */
 struct plain_product {

@@ -184,6 +184,16 @@ static bool has_bias(const struct weight_request *request)
     return false;
 }
 
+/* From the first element of a table to its last: rows may have room between them. */
+static size_t span_bytes(const struct tensor *table)
+{
+    int64_t last = 0;
+
+    for (int i = 0; i < table->rank; i++)
+        last += (table->dim[i] - 1) * table->stride[i];
+    return (size_t)(last + 1) * dtype_size(table->dtype);
+}
+
 /* Elements of a row on the device. */
 static int64_t width_of(const struct weight_request *request)
 {
@@ -198,9 +208,15 @@ static int64_t width_of(const struct weight_request *request)
 static size_t place(struct device_weight *out, char *base, const struct weight_request *request)
 {
     enum view_type f = view_type_of(cuda_device.f);
-    bool is_8 = stays_8_bit(request);
-    size_t used, rows = (size_t)rows_of(request);
+    bool is_8;
+    size_t used, rows;
 
+    if (request->table) {
+        *out = (struct device_weight){.data = base};
+        return size_round_up(span_bytes(request->table), ALIGN);
+    }
+    is_8 = stays_8_bit(request);
+    rows = (size_t)rows_of(request);
     *out = (struct device_weight){
         .data = base,
         .type = is_8 ? view_type_of(request->layers[0].weight.dtype) : f,
@@ -308,6 +324,10 @@ static void upload_request(struct uploader *uploader, const struct device_weight
     char *data = to->data, *bias = to->bias;
     float *scale = to->scale;
 
+    if (request->table) {
+        upload_bytes(uploader, to->data, request->table->data, span_bytes(request->table));
+        return;
+    }
     if (request->is_conv) /* channels that only padding has */
         clear(uploader, to);
     for (int i = 0; i < request->count; i++) {
@@ -410,6 +430,15 @@ void cuda_weights_drop(struct stream *stream, struct held_weights *held)
     free(held);
 }
 
+static struct copy_key key_of(const struct weight_request *request)
+{
+    if (request->table)
+        return (struct copy_key){.address = request->table->data, .kind = COPY_TABLE};
+    return (struct copy_key){.address = request->layers[0].weight.data,
+                             .kind = request->is_conv ? COPY_FILTER : COPY_LINEAR,
+                             .count = request->count};
+}
+
 /* Enters what is loaded into the store. */
 static bool enter_all(struct weight_store *store, struct held_weights *held,
                       const struct weight_request *requests, const struct device_weight *places,
@@ -417,9 +446,7 @@ static bool enter_all(struct weight_store *store, struct held_weights *held,
 {
     for (size_t i = 0; i < count; i++) {
         struct weight_copy copy = {
-            .key = {.address = requests[i].layers[0].weight.data,
-                    .kind = requests[i].is_conv ? COPY_FILTER : COPY_LINEAR,
-                    .count = requests[i].count},
+            .key = key_of(&requests[i]),
             .weight = places[i],
             .held = held,
         };
@@ -504,9 +531,7 @@ static bool keep(struct stream *stream, const struct copy_key *key,
 static bool find_or_load(struct stream *stream, struct device_weight *out,
                          const struct weight_request *request)
 {
-    struct copy_key key = {.address = request->layers[0].weight.data,
-                           .kind = request->is_conv ? COPY_FILTER : COPY_LINEAR,
-                           .count = request->count};
+    struct copy_key key = key_of(request);
     const struct weight_copy *copy = find_copy(stream->weights, &key);
     char *memory;
 
@@ -578,15 +603,11 @@ static bool is_on_device(const void *address)
 bool weight_store_table(struct stream *stream, struct tensor *out, const struct tensor *host)
 {
     struct copy_key key = {.address = host->data, .kind = COPY_TABLE};
-    int64_t last = 0;
 
     *out = *host;
     if (is_on_device(host->data))
         return true;
-    for (int i = 0; i < host->rank; i++)
-        last += (host->dim[i] - 1) * host->stride[i];
-    return find_or_load_rows(stream, &out->data, &key, host->data, 1,
-                             (size_t)(last + 1) * dtype_size(host->dtype), 0);
+    return find_or_load_rows(stream, &out->data, &key, host->data, 1, span_bytes(host), 0);
 }
 
 /* A window of a table whose rows have room between them, row by row. */

@@ -973,9 +973,16 @@ static __global__ void __launch_bounds__(LONG_ROW_THREADS)
         if (threadIdx.x == 0)
             p.row_scale[place.row] = factor.scale;
     }
-    for (int64_t c = threadIdx.x; c < p.layout.width; c += LONG_ROW_THREADS)
-        store_element(p.out_type, p.out, place.out + c,
-                      row_result<OP>(p, place, c, m) * factor.inverse);
+    /* E4M3 may lie over the row itself: its byte c over element c / 2, which must have been read. */
+    for (int64_t first = 0; first < p.layout.width; first += LONG_ROW_THREADS) {
+        int64_t c = first + threadIdx.x;
+        bool is_inside = c < p.layout.width;
+        float value = is_inside ? row_result<OP>(p, place, c, m) * factor.inverse : 0.0f;
+
+        __syncthreads();
+        if (is_inside)
+            store_element(p.out_type, p.out, place.out + c, value);
+    }
 }
 
 /* --- Launching them --- */

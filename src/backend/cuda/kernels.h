@@ -143,7 +143,7 @@ struct kernel_product {
     const float *x_scale, *w_scale;
     int64_t m, n, k, out_stride, x_stride, w_stride;
     enum view_type type, out_type;
-    bool w_is_turned;
+    bool w_is_turned, adds; /* adds: out += instead of out = */
 };
 cudaError_t kernel_product(cudaStream_t stream, const struct kernel_product *product);
 /* out [M, N] = out * x_scale[m] w_scale[n] + bias[n]; bias of out's type, or NULL. */
@@ -156,6 +156,11 @@ struct kernel_scaling {
 };
 cudaError_t kernel_scale_product(cudaStream_t stream, const struct kernel_scaling *scaling);
 
+/* out_scale[b, n] = scale[n] gate[b, n], out_bias[b, n] = bias[n] gate[b, n]: a gate folded into a
+ * product's factors. gate [B, N] of a 16-bit type, which bias and out_bias are of; bias may be
+ * NULL, out_bias is written all the same. */
+cudaError_t kernel_fold_gate(cudaStream_t stream, float *out_scale, void *out_bias,
+                             const float *scale, const void *bias, const struct view *gate);
 /* out [B, H', W', O'] from x [B, H, W, C]; zeros beyond x. filter [O, kh, kw, filter_channels] of
  * x's type with O' <= O and C <= filter_channels, bias of out's type [O] or NULL. Right rather than
  * fast. */

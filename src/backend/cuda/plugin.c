@@ -135,11 +135,11 @@ static void describe(struct backend *backend, const struct cuda_device *device)
                  device->name);
 }
 
-static void fill_table(struct backend_ops *ops, enum dtype f)
+static void fill_table(struct backend_ops *ops, const struct cuda_device *device)
 {
     *ops = (struct backend_ops){
         .name = "cuda",
-        .activation_dtype = f,
+        .activation_dtype = device->f,
         .stream_create = cuda_stream_create,
         .stream_destroy = cuda_stream_destroy,
         .stream_finish = cuda_stream_finish,
@@ -159,6 +159,8 @@ static void fill_table(struct backend_ops *ops, enum dtype f)
         .weights_drop = cuda_weights_drop,
         .weights_bytes = cuda_weights_bytes,
         .memory_info = cuda_memory_info,
+        .avoid_8_bits = cuda_avoid_8_bits,
+        .check_finite = cuda_check_finite,
         .linear_input = cuda_linear_input,
         .linear = cuda_linear,
         .linears = cuda_linears,
@@ -168,6 +170,8 @@ static void fill_table(struct backend_ops *ops, enum dtype f)
         .group_norm = cuda_group_norm,
     };
     cuda_ops_fill(ops);
+    if (device->capability == 90) /* where products take factors of rows and columns */
+        ops->gated_linear = cuda_gated_linear;
 }
 
 static bool plugin_open(struct backend *backend, int index, const char *precision,
@@ -178,7 +182,7 @@ static bool plugin_open(struct backend *backend, int index, const char *precisio
         !cuda_libraries_open(&cuda_device.libraries, err))
         return false;
     find_driver_functions(&cuda_device);
-    fill_table(&backend->ops, cuda_device.f);
+    fill_table(&backend->ops, &cuda_device);
     describe(backend, &cuda_device);
     return true;
 }

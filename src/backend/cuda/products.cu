@@ -39,6 +39,8 @@ static __global__ void product_tile(struct kernel_product p)
         sum *= p.w_scale[n];
     if (p.bias)
         sum += load_element(p.out_type, p.bias, n);
+    if (p.adds)
+        sum += load_element(p.out_type, p.out, m * p.out_stride + n);
     store_element(p.out_type, p.out, m * p.out_stride + n, sum);
 }
 
@@ -86,6 +88,33 @@ cudaError_t kernel_scale_product(cudaStream_t stream, const struct kernel_scalin
         part.x_scale = scaling->x_scale + first;
         scale_rows<<<grid, 256, 0, stream>>>(part);
     }
+    return cudaGetLastError();
+}
+
+static __global__ void fold_gate(float *out_scale, void *out_bias, const float *scale,
+                                 const void *bias, const __grid_constant__ struct view gate)
+{
+    int64_t b = blockIdx.y, n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int64_t at = b * gate.dim[1] + n;
+    float factor;
+
+    if (n >= gate.dim[1])
+        return;
+    factor = load_element(gate.type, gate.data, b * gate.stride[0] + n);
+    out_scale[at] = scale[n] * factor;
+    store_element(gate.type, out_bias, at,
+                  bias ? load_element(gate.type, bias, n) * factor : 0.0f);
+}
+
+cudaError_t kernel_fold_gate(cudaStream_t stream, float *out_scale, void *out_bias,
+                             const float *scale, const void *bias, const struct view *gate)
+{
+    dim3 grid((unsigned)divide_up(gate->dim[1], 256), (unsigned)gate->dim[0]);
+
+    if (gate->rank != 2 || gate->dim[0] > 65535 || !is_last_contiguous(gate) ||
+        (gate->type != VIEW_BF16 && gate->type != VIEW_F16))
+        return cudaErrorInvalidValue;
+    fold_gate<<<grid, 256, 0, stream>>>(out_scale, out_bias, scale, bias, *gate);
     return cudaGetLastError();
 }
 
