@@ -166,6 +166,16 @@ struct backend_ops {
      * op_gated_linear. x [B, T, N] f, input [B, T, K] f8_e4m3 with row_scale, gate [B, N] f */
     void (*gated_linear)(struct stream *stream, struct tensor *x, const struct tensor *gate,
                          const struct tensor *input, const struct linear *layer);
+    /* Queries, keys and values side by side, [.., 3 C]: three linears of x, then rms_norm of q and
+     * k in heads as wide as the norms' weights. NULL: see op_normed_qkv. */
+    void (*normed_qkv)(struct stream *stream, struct tensor *out, const struct tensor *x,
+                       const struct linear layers[3], const struct tensor *q_norm,
+                       const struct tensor *k_norm, float epsilon);
+    /* out = gelu_tanh(linear(x)), out rows, whose factors may be larger than their rows need; the
+     * product may be made in `hidden` first, f of out's shape, which out may lie over. NULL: see
+     * op_gelu_linear. */
+    void (*gelu_linear)(struct stream *stream, struct tensor *out, struct tensor *hidden,
+                        const struct tensor *x, const struct linear *layer);
     /* out[b, i, n] = sum_j softmax_j(scale q[b,i,n] . k[b,j,n] + bias[n,i,j]) v[b,j,n]
      *   q, out [B, Tq, N, D] f; k, v [B, Tk, N, D] f; Vaswani et al. 2017, arXiv:1706.03762.
      * Queries and keys of 8 bits will come as f8_e4m3 or i8 with row_scale; none takes them yet.

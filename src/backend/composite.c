@@ -19,6 +19,38 @@ void op_linears(const struct backend_ops *op, struct stream *stream, struct tens
     }
 }
 
+void op_normed_qkv(const struct backend_ops *op, struct stream *stream, struct tensor *out,
+                   const struct tensor *x, const struct linear layers[3],
+                   const struct tensor *q_norm, const struct tensor *k_norm, float epsilon)
+{
+    int last = out->rank - 1;
+    int64_t columns = out->dim[last] / 3;
+    const struct tensor *norms[] = {q_norm, k_norm};
+
+    if (op->normed_qkv) {
+        op->normed_qkv(stream, out, x, layers, q_norm, k_norm, epsilon);
+        return;
+    }
+    op_linears(op, stream, out, x, layers, 3);
+    for (int i = 0; i < 2; i++) {
+        struct tensor part = tensor_slice(out, last, i * columns, columns);
+        struct tensor heads = tensor_split(&part, last, norms[i]->dim[0]);
+
+        op->rms_norm(stream, &heads, &heads, norms[i], epsilon);
+    }
+}
+
+void op_gelu_linear(const struct backend_ops *op, struct stream *stream, struct tensor *out,
+                    struct tensor *hidden, const struct tensor *x, const struct linear *layer)
+{
+    if (op->gelu_linear) {
+        op->gelu_linear(stream, out, hidden, x, layer);
+        return;
+    }
+    op->linear(stream, hidden, x, layer);
+    op->gelu(stream, out, hidden, GELU_TANH);
+}
+
 static bool takes_gated(const struct backend_ops *op, const struct gated_branch *branch)
 {
     return op->gated_linear && branch->input->dtype == DTYPE_F8_E4M3;

@@ -7,6 +7,11 @@
 
 void op_linears(const struct backend_ops *op, struct stream *stream, struct tensor *out,
                 const struct tensor *x, const struct linear *layers, int count);
+void op_normed_qkv(const struct backend_ops *op, struct stream *stream, struct tensor *out,
+                   const struct tensor *x, const struct linear layers[3],
+                   const struct tensor *q_norm, const struct tensor *k_norm, float epsilon);
+void op_gelu_linear(const struct backend_ops *op, struct stream *stream, struct tensor *out,
+                    struct tensor *hidden, const struct tensor *x, const struct linear *layer);
 
 /* What a gated branch of a block adds to the residual stream x: x += gate * layer(input).
  * delta: scratch of x's shape, where the product lies if it has to be made first. */

@@ -134,6 +134,8 @@ bool joint_block_plan_init(struct joint_block_plan *plan, const struct backend_o
         !TENSOR_ALLOC(&plan->image_scale, scratch, DTYPE_F32, "norm", err, b, ti) ||
         !TENSOR_ALLOC(&plan->context_normed, scratch, f, "norm", err, b, tc, c) ||
         !TENSOR_ALLOC(&plan->context_scale, scratch, DTYPE_F32, "norm", err, b, tc) ||
+        !TENSOR_ALLOC(&plan->image_hidden_scale, scratch, DTYPE_F32, "MLP", err, b, ti) ||
+        !TENSOR_ALLOC(&plan->context_hidden_scale, scratch, DTYPE_F32, "MLP", err, b, tc) ||
         !TENSOR_ALLOC(&plan->attended, scratch, f, "attention", err, b, tc + ti, c) ||
         (with_self_attention &&
          (!TENSOR_ALLOC(&plan->self_normed, scratch, f, "norm", err, b, ti, c) ||
@@ -157,9 +159,20 @@ struct joint_block_plan joint_block_plan_part(const struct joint_block_plan *pla
 {
     struct joint_block_plan part = *plan;
     struct tensor *tensors[] = {
-        &part.image,          &part.context,       &part.image_normed, &part.image_scale,
-        &part.context_normed, &part.context_scale, &part.self_normed,  &part.self_scale,
-        &part.attended,       &part.qkv,           &part.image_hidden, &part.context_hidden,
+        &part.image,
+        &part.context,
+        &part.image_normed,
+        &part.image_scale,
+        &part.context_normed,
+        &part.context_scale,
+        &part.self_normed,
+        &part.self_scale,
+        &part.image_hidden_scale,
+        &part.context_hidden_scale,
+        &part.attended,
+        &part.qkv,
+        &part.image_hidden,
+        &part.context_hidden,
     };
 
     part.batch = batch;
@@ -202,7 +215,8 @@ struct side_run {
     const struct block_side *weights;
     struct tensor x;          /* [B, T, C]: residual stream */
     struct tensor normed;     /* [B, T, C] */
-    float *row_scale;         /* [B, T]: of normed and hidden in 8 bits */
+    float *row_scale;         /* [B, T]: of normed in 8 bits */
+    float *hidden_scale;      /* [B, T]: of hidden in 8 bits */
     struct tensor attended;   /* [B, T, C] */
     struct tensor qkv;        /* [B, T, 3C] */
     struct tensor hidden;     /* [B, T, 4C] */
@@ -228,6 +242,7 @@ static struct side_run image_side(const struct joint_block *block, struct joint_
         .x = plan->image,
         .normed = plan->image_normed,
         .row_scale = plan->image_scale.data,
+        .hidden_scale = plan->image_hidden_scale.data,
         .attended = tensor_slice(&plan->attended, 1, tc, ti),
         .qkv = tensor_slice(&plan->qkv, 1, tc, ti),
         .hidden = plan->image_hidden,
@@ -249,6 +264,7 @@ static struct side_run context_side(const struct joint_block *block, struct join
         .x = plan->context,
         .normed = plan->context_normed,
         .row_scale = plan->context_scale.data,
+        .hidden_scale = plan->context_hidden_scale.data,
         .attended = tensor_slice(&plan->attended, 1, 0, tc),
         .qkv = tensor_slice(&plan->qkv, 1, 0, tc),
         .hidden = plan->context_hidden,
@@ -271,14 +287,11 @@ static struct tensor heads_of(const struct tensor *qkv, int part)
 static void make_qkv(const struct attention_weights *weights, const struct backend_ops *op,
                      struct stream *stream, struct tensor *qkv, const struct tensor *normed)
 {
-    op_linears(op, stream, qkv, normed, weights->qkv, 3);
-    if (weights->has_norm) {
-        struct tensor q_heads = heads_of(qkv, 0);
-        struct tensor k_heads = heads_of(qkv, 1);
-
-        op->rms_norm(stream, &q_heads, &q_heads, &weights->q_norm, NORM_EPSILON);
-        op->rms_norm(stream, &k_heads, &k_heads, &weights->k_norm, NORM_EPSILON);
-    }
+    if (weights->has_norm)
+        op_normed_qkv(op, stream, qkv, normed, weights->qkv, &weights->q_norm, &weights->k_norm,
+                      NORM_EPSILON);
+    else
+        op_linears(op, stream, qkv, normed, weights->qkv, 3);
 }
 
 /* Modulated norm of the residual stream, then q, k, v. */
@@ -328,7 +341,7 @@ static void finish_side(struct side_run *side, const struct linear *proj,
     struct tensor shift = chunk(side, SHIFT_MLP), scale = chunk(side, SCALE_MLP), attended;
     struct gated_branch attention = attention_branch(side, &attended, &proj_gate, proj, op, stream);
     struct tensor normed = op_linear_input(op, &side->normed, side->row_scale, mlp_in, 1);
-    struct tensor hidden = op_linear_input(op, &side->hidden, side->row_scale, mlp_out, 1);
+    struct tensor hidden = op_linear_input(op, &side->hidden, side->hidden_scale, mlp_out, 1);
     struct gated_branch mlp = {.x = &side->x,
                                .delta = &side->normed,
                                .gate = &mlp_gate,
@@ -336,8 +349,7 @@ static void finish_side(struct side_run *side, const struct linear *proj,
                                .layer = mlp_out};
 
     op_gated_linear_norm(op, stream, &attention, &normed, &shift, &scale, NORM_EPSILON);
-    op->linear(stream, &side->hidden, &normed, mlp_in);
-    op->gelu(stream, &hidden, &side->hidden, GELU_TANH);
+    op_gelu_linear(op, stream, &hidden, &side->hidden, &normed, mlp_in);
     op_gated_linear(op, stream, &mlp);
 }
 

@@ -81,6 +81,7 @@ struct joint_block_plan {
     struct tensor image_normed, context_normed;           /* [B, T, C] */
     struct tensor self_normed;                            /* [B, Ti, C]; rank 0 without MMDiT-X */
     struct tensor image_scale, context_scale, self_scale; /* [B, T] f32 */
+    struct tensor image_hidden_scale, context_hidden_scale;
 
     /* One after the other in the same memory; after the attention each side has its own part. */
     struct tensor qkv;                          /* [B, Tc + Ti, 3C]: context tokens first */

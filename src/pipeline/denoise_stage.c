@@ -7,11 +7,50 @@ static int64_t evaluated_steps(const struct run *run)
     return run->schedule->count - run->first_step;
 }
 
+/* Recordings hold the addresses of weights, so a plan outlives a run only where weights do. */
+static bool keeps_plans(const struct run *run, const struct arena *work)
+{
+    return run->pipeline->keep_weights && run->ops->record_begin && work->base;
+}
+
+static bool plan_transformer(struct denoise_stage *stage, struct arena *work, int64_t rows,
+                             struct error *err)
+{
+    struct run *run = stage->run;
+    struct kept_plan *kept = &run->pipeline->kept;
+    struct kept_plan wanted = {.place = work->base + work->used,
+                               .batch = run->conds * run->at_once,
+                               .height = run->height,
+                               .width = run->width,
+                               .context_tokens = run->context_tokens,
+                               .rows = rows};
+    size_t before = work->used;
+
+    if (keeps_plans(run, work) && kept->plan && kept->place == wanted.place &&
+        kept->batch == wanted.batch && kept->height == wanted.height &&
+        kept->width == wanted.width && kept->context_tokens == wanted.context_tokens &&
+        kept->rows == wanted.rows) {
+        void *unused;
+
+        stage->mmdit = kept->plan;
+        return arena_alloc(&unused, work, kept->bytes, 1);
+    }
+    if (!mmdit_plan_create(&stage->mmdit, run->pipeline->mmdit, work, wanted.batch, wanted.height,
+                           wanted.width, wanted.context_tokens, rows, err))
+        return false;
+    if (keeps_plans(run, work)) {
+        mmdit_plan_destroy(kept->plan);
+        *kept = wanted;
+        kept->plan = stage->mmdit;
+        kept->bytes = work->used - before;
+    }
+    return true;
+}
+
 bool denoise_stage_plan(struct denoise_stage *stage, struct run *run, struct arena *work,
                         struct error *err)
 {
-    const struct mmdit *mmdit = run->pipeline->mmdit;
-    const struct mmdit_shape *shape = mmdit_shape(mmdit);
+    const struct mmdit_shape *shape = mmdit_shape(run->pipeline->mmdit);
     enum dtype f = run->ops->activation_dtype;
     int64_t n = run->at_once, batch = run->conds * n;
     int64_t rows = evaluated_steps(run) * run->conds;
@@ -27,13 +66,13 @@ bool denoise_stage_plan(struct denoise_stage *stage, struct run *run, struct are
            TENSOR_ALLOC(&stage->output, work, DTYPE_F32, "velocities", err, batch, c, h, w) &&
            TENSOR_ALLOC(&stage->skipped, work, DTYPE_F32, "velocities", err, n, c, h, w) &&
            sampler_plan_init(&stage->sampler, sampler_at(0), work, &latent, err) &&
-           mmdit_plan_create(&stage->mmdit, mmdit, work, batch, h, w, run->context_tokens, rows,
-                             err);
+           plan_transformer(stage, work, rows, err);
 }
 
 void denoise_stage_finish(struct denoise_stage *stage)
 {
-    mmdit_plan_destroy(stage->mmdit);
+    if (!stage->run || stage->mmdit != stage->run->pipeline->kept.plan)
+        mmdit_plan_destroy(stage->mmdit);
 }
 
 /* The modulation of every step: it depends on timestep and pooled text only. */

@@ -262,10 +262,26 @@ fail:
     return false;
 }
 
+static void drop_plan(struct pipeline *pipeline)
+{
+    mmdit_plan_destroy(pipeline->kept.plan);
+    pipeline->kept = (struct kept_plan){0};
+}
+
+static void drop_block(struct pipeline *pipeline)
+{
+    drop_plan(pipeline);
+    if (pipeline->block)
+        pipeline->backend->ops.memory_free(pipeline->block, pipeline->block_bytes);
+    pipeline->block = NULL;
+}
+
 void pipeline_destroy(struct pipeline *pipeline)
 {
     if (!pipeline)
         return;
+    if (pipeline->backend)
+        drop_block(pipeline);
     for (int i = 0; i < COMPONENT_COUNT; i++)
         if (pipeline->held[i])
             pipeline->backend->ops.weights_drop(pipeline->stream, pipeline->held[i]);
@@ -676,6 +692,21 @@ static bool run_phases(struct run *run, void *block, const struct work_bytes *by
     return true;
 }
 
+/* Work memory: that of the latest run where devices keep it, if it is of this size. */
+static void *take_block(struct pipeline *pipeline, size_t bytes)
+{
+    const struct backend_ops *ops = &pipeline->backend->ops;
+
+    if (pipeline->block && pipeline->block_bytes == bytes)
+        return pipeline->block;
+    drop_block(pipeline);
+    if (!pipeline->keep_weights || !ops->record_begin)
+        return ops->memory_alloc(bytes);
+    pipeline->block = ops->memory_alloc(bytes);
+    pipeline->block_bytes = bytes;
+    return pipeline->block;
+}
+
 bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *request,
                   const struct pipeline_callbacks *callbacks, struct pipeline_result *result,
                   struct error *err)
@@ -696,7 +727,7 @@ bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *requ
     estimate(&run, &bytes, &memory);
     if (callbacks && callbacks->planned)
         callbacks->planned(callbacks->context, &memory);
-    block = run.ops->memory_alloc(bytes.kept + bytes.largest);
+    block = take_block(pipeline, bytes.kept + bytes.largest);
     if (!block) {
         error_set(err, ERROR_NO_MEMORY, "a picture of %d x %d needs %zu MiB of working memory",
                   request->width, request->height, (bytes.kept + bytes.largest) >> 20);
@@ -706,7 +737,9 @@ bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *requ
     if (!ok && err && err->code == ERROR_NOT_FINITE && run.ops->avoid_8_bits) {
         pipeline_result_finish(result);
         run.ops->avoid_8_bits(run.stream, true);
+        drop_plan(pipeline); /* what it recorded is in 8 bits */
         ok = run_phases(&run, block, &bytes, result, err);
+        drop_plan(pipeline);
         run.ops->avoid_8_bits(run.stream, false);
         result->was_repeated = ok;
     }
@@ -717,7 +750,7 @@ bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *requ
 
 done:
     run.ops->stream_watch(run.stream, NULL);
-    if (block)
+    if (block != pipeline->block)
         run.ops->memory_free(block, bytes.kept + bytes.largest);
     run_finish(&run);
     if (!ok)

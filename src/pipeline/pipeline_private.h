@@ -22,6 +22,15 @@
 #define T5_TOKENS_MIN 77
 #define T5_TOKENS_DEFAULT 256 /* diffusers' */
 
+/* The transformer's plan of the latest run, with what it recorded; for a run of the same shape in
+ * the same memory. */
+struct kept_plan {
+    struct mmdit_plan *plan; /* NULL: none */
+    const void *place;       /* where it begins */
+    size_t bytes;
+    int64_t batch, height, width, context_tokens, rows;
+};
+
 struct pipeline {
     struct model_files *files;
     struct backend *backend;
@@ -37,6 +46,9 @@ struct pipeline {
     bool is_turbo, keep_weights;
     int images_at_once;
     int64_t vae_band_rows;
+    struct kept_plan kept;
+    void *block; /* of the latest run, kept with the weights on devices */
+    size_t block_bytes;
     size_t base_bytes;  /* resident once everything was opened; of a device 0 */
     size_t device_free; /* then, and its scratch taken */
     char variant[32], weight_types[32];

@@ -466,6 +466,126 @@ static void check_products(struct kernel_check *check)
     check_product(check, (struct product_shape){2, 333, 1536, 1536}, 3, true, true, false);
 }
 
+/* --- Products with more in their epilogue, against what they are composed of --- */
+
+/* The table without the fused ops: each is composed then. */
+static struct backend_ops composed_ops(const struct kernel_check *check)
+{
+    struct backend_ops ops = check->fast;
+
+    ops.normed_qkv = NULL;
+    ops.gelu_linear = NULL;
+    ops.gated_linear = NULL;
+    ops.gated_modulated_norm = NULL;
+    return ops;
+}
+
+/* Into a part of a longer sequence, as the joint attention takes it. */
+static void check_normed_qkv(struct kernel_check *check, struct product_shape s)
+{
+    struct backend_ops composed = composed_ops(check);
+    struct tensor x = make_rows(check, s, 0);
+    struct tensor like = KERNEL_TENSOR(check, check->f, 0, s.batch, s.tokens + MORE_TOKENS,
+                                       3 * s.columns + 2 * MARGIN);
+    struct tensor all_got = kernel_like(check, &like), all_want = kernel_like(check, &like);
+    struct tensor got = tensor_slice(&all_got, 1, 0, s.tokens);
+    struct tensor want = tensor_slice(&all_want, 1, 0, s.tokens);
+    struct tensor q_norm = make_factors(check, HEAD_WIDTH, 1.0);
+    struct tensor k_norm = make_factors(check, HEAD_WIDTH, 1.0);
+    struct linear layers[3];
+    char label[96];
+
+    snprintf(label, sizeof label, "normed_qkv B %d T %d C %d", (int)s.batch, (int)s.tokens,
+             (int)s.columns);
+    got = tensor_slice(&got, 2, MARGIN, 3 * s.columns);
+    want = tensor_slice(&want, 2, MARGIN, 3 * s.columns);
+    for (int i = 0; i < 3; i++)
+        layers[i] = make_layer(check, DTYPE_F8_E4M3, s.columns, s.depth, true, i != 1);
+    op_normed_qkv(&check->fast, check->stream, &got, &x, layers, &q_norm, &k_norm, EPSILON);
+    op_normed_qkv(&composed, check->stream, &want, &x, layers, &q_norm, &k_norm, EPSILON);
+    finish(check);
+    /* What is composed rounds to f before the norm, too. */
+    kernel_expect_close(check, &got, &want, 2.0 * kernel_tolerance(check->f, s.depth), "%s", label);
+    expect_margins(check, &all_got, s.tokens, 3 * s.columns, label);
+    kernel_release(check);
+}
+
+/* The product in f is within a rounding of what the epilogue sees; gelu's slope is below 1.13, and
+ * below 0.13 in magnitude left of 0. */
+static double gelu_tolerance(double product, double want, double factor)
+{
+    return 0x1p-4 * fabs(want) + 0x1p-10 * factor +
+           0x1p-7 * fabs(product) * (product > 0.0 ? 1.2 : 0.2) + 0x1p-10;
+}
+
+static void check_gelu_linear(struct kernel_check *check, struct product_shape s)
+{
+    struct tensor x = make_rows(check, s, 0);
+    struct linear layer = make_layer(check, DTYPE_F8_E4M3, s.columns, s.depth, true, true);
+    struct tensor hidden = KERNEL_TENSOR(check, check->f, 0, s.batch, s.tokens, s.columns);
+    struct tensor product = kernel_like(check, &hidden);
+    struct tensor factors = KERNEL_TENSOR(check, DTYPE_F32, 0, s.batch * s.tokens);
+    struct tensor out = rows_over(&hidden, &factors);
+    int64_t wrong = 0;
+
+    op_gelu_linear(&check->fast, check->stream, &out, &hidden, &x, &layer);
+    check->fast.linear(check->stream, &product, &x, &layer);
+    finish(check);
+    for (int64_t r = 0; r < s.batch * s.tokens; r++)
+        for (int64_t c = 0; c < s.columns; c++) {
+            double v = get(&product, tensor_row_offset(&product, r) + c);
+            double want = 0.5 * v * (1.0 + tanh(0.7978845608028654 * (v + 0.044715 * v * v * v)));
+            double factor = (double)out.row_scale[r];
+            double got = get(&out, tensor_row_offset(&out, r) + c) * factor;
+
+            if (!(fabs(got - want) <= gelu_tolerance(v, want, factor)))
+                wrong++;
+        }
+    kernel_expect(check, wrong == 0, "gelu_linear B %d T %d K %d N %d: %lld of %lld are off",
+                  (int)s.batch, (int)s.tokens, (int)s.depth, (int)s.columns, (long long)wrong,
+                  (long long)tensor_count(&out));
+    kernel_release(check);
+}
+
+static void check_gated_linear(struct kernel_check *check, struct product_shape s)
+{
+    struct backend_ops composed = composed_ops(check);
+    struct tensor input = make_rows(check, s, 0);
+    struct linear layer = make_layer(check, DTYPE_F8_E4M3, s.columns, s.depth, true, true);
+    struct tensor got = KERNEL_TENSOR(check, check->f, 0, s.batch, s.tokens, s.columns);
+    struct tensor want = kernel_clone(check, &got), delta = kernel_like(check, &got);
+    struct tensor gate = KERNEL_TENSOR(check, check->f, 3, s.batch, s.columns);
+    struct gated_branch branch = {
+        .x = &got, .delta = &delta, .gate = &gate, .input = &input, .layer = &layer};
+
+    op_gated_linear(&check->fast, check->stream, &branch);
+    branch.x = &want;
+    op_gated_linear(&composed, check->stream, &branch);
+    finish(check);
+    /* What is composed rounds the product to f, which may be several times what is left of the sum.
+     */
+    kernel_expect_close(check, &got, &want, 4.0 * kernel_tolerance(check->f, s.depth),
+                        "gated_linear B %d T %d K %d N %d", (int)s.batch, (int)s.tokens,
+                        (int)s.depth, (int)s.columns);
+    kernel_release(check);
+}
+
+static void check_fused(struct kernel_check *check)
+{
+    /* Short and long: only the long ones are one kernel. */
+    static const struct product_shape shapes[] = {
+        {2, 77, 192, 192}, {1, 1024, 192, 192}, {2, 1031, 384, 320}, {2, 1024, 1536, 1536}};
+
+    for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+        struct product_shape wide = shapes[i];
+
+        check_normed_qkv(check, shapes[i]);
+        check_gated_linear(check, shapes[i]);
+        wide.columns *= 2;
+        check_gelu_linear(check, wide);
+    }
+}
+
 static void check_side_by_side(struct kernel_check *check, struct product_shape s)
 {
     struct tensor x = make_rows(check, s, 0);
@@ -929,6 +1049,7 @@ static void check_rows(struct kernel_check *check)
     check_odd_rows_in_place(check);
     if (multiplies_rows(check)) {
         check_products(check);
+        check_fused(check);
         check_side_by_side(check, (struct product_shape){2, 77, 192, 64});
         check_side_by_side(check, (struct product_shape){2, 333, 1536, 1536});
         check_side_by_side(check, (struct product_shape){1, 1024, 2432, 2432});

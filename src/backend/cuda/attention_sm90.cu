@@ -23,6 +23,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "backend/cuda/hopper.cuh"
+
 namespace {
 
 /* Bodies are empty but for sm_90a, and then nobody looks at most of the constants. */
@@ -55,8 +57,8 @@ constexpr int v_full = k_free + 8 * stages;
 constexpr int v_free = v_full + 8 * stages;
 constexpr int q_full = v_free + 8 * stages;
 constexpr int q_free = q_full + 8 * groups;
-constexpr int shared_bytes = q_free + 8 * groups + 1024; /* the language aligns to 16 only */
-static_assert(shared_bytes <= 232448, "more shared memory than there is");
+constexpr int shared_bytes = q_free + 8 * groups + 1024; /* see shared_begin */
+static_assert(shared_bytes <= shared_bytes_max, "more shared memory than there is");
 
 struct plan {
     CUtensorMap q, k, v, out;
@@ -69,29 +71,9 @@ struct plan {
 };
 static_assert(sizeof(plan) <= sizeof(attention_sm90_plan), "attention_sm90_plan is too small");
 
-#define DEVICE __device__ __forceinline__
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* --- Barriers and copies --- */
-
-DEVICE void barrier_init(uint32_t at, int arrivals)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(arrivals) : "memory");
-}
-
-DEVICE void barrier_arrive(uint32_t at)
-{
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
-}
-
-/* Returns once the phase of this parity has completed. */
-DEVICE void barrier_wait(uint32_t at, uint32_t parity)
-{
-    asm volatile("{\n.reg .pred done;\nagain:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n}\n" ::"r"(at), "r"(parity) : "memory");
-}
+/* --- Copies --- */
 
 struct place {
     int token, head, sample;
@@ -100,10 +82,10 @@ struct place {
 /* Starts filling a buffer with `bytes`; `full` completes when they are there. */
 DEVICE void load_tile(uint32_t to, const CUtensorMap *map, uint32_t full, int bytes, place at)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%2], %7;\n"
-                 "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+    barrier_expect(full, bytes);
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to), "l"(map), "r"(full),
-                 "r"(0), "r"(at.head), "r"(at.token), "r"(at.sample), "r"(bytes)
+                 "r"(0), "r"(at.head), "r"(at.token), "r"(at.sample)
                  : "memory");
 }
 
@@ -116,64 +98,11 @@ DEVICE void store_tile(const CUtensorMap *map, uint32_t from, place at)
                  : "memory");
 }
 
-/* A place in a ring of buffers, and the parity of the round. */
-struct ring_place {
-    int stage;
-    uint32_t parity;
-    DEVICE void advance()
-    {
-        if (++stage == stages) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
-
 /* --- wgmma --- */
 
-/* Matrix of 128-byte rows, 128-byte swizzle. K-major (q, k: a row is a token, the sum runs along
- * it): 1024 bytes between groups of 8 tokens; 16 more of the sum are 32 bytes further in the row.
- * MN-major (v as the second operand: a row is a token, the sum runs over tokens): 64 columns are
- * one swizzle atom, 1024 bytes between groups of 8 tokens, 16 more of the sum are 2048 bytes. The
- * leading offset means nothing in either case; it is given the same value. */
-DEVICE uint64_t matrix_descriptor(uint32_t address)
-{
-    return (uint64_t)1 << 62 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)(1024 >> 4) << 16 |
-           (uint64_t)((address & 0x3ffff) >> 4);
-}
+/* q and k are K-major: a row is a token, the sum runs along it. v, the second operand of the other
+ * product, is MN-major: a row is a token, the sum runs over tokens. */
 constexpr int k_step_16 = 32 >> 4, v_step_16 = 16 * row_bytes >> 4;
-
-DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
-/* Keeps the compiler from moving uses of accumulators across this point. */
-template <int n> DEVICE void pin(float (&x)[n])
-{
-#pragma unroll
-    for (int i = 0; i < n; i++)
-        asm volatile("" : "+f"(x[i])::"memory");
-}
-
-/* Waits for x, while `pending` younger groups of products may go on. */
-template <int pending, int n> DEVICE void products_wait(float (&x)[n])
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
-    pin(x);
-}
-
-#define ACCUMULATORS_8(d, i)                                                                       \
-    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),    \
-        "+f"(d[i + 6]), "+f"(d[i + 7])
-#define ACCUMULATORS_32(d, i)                                                                      \
-    ACCUMULATORS_8(d, i), ACCUMULATORS_8(d, i + 8), ACCUMULATORS_8(d, i + 16),                     \
-        ACCUMULATORS_8(d, i + 24)
-#define NAMES_32                                                                                   \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define NAMES_64                                                                                   \
-    NAMES_32 ", "                                                                                  \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "             \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 
 /* s (+)= q k^T: 64 queries, 128 keys, 16 of the sum. Both K-major in shared memory. */
 DEVICE void multiply_scores(float (&s)[64], uint64_t q, uint64_t k, int accumulate)
@@ -205,7 +134,7 @@ DEVICE place tile_place(const plan &plan, int tile)
 
 DEVICE void load_keys(const plan &plan, uint32_t shared)
 {
-    ring_place ring = {0, 0};
+    ring_place<stages> ring = {0, 0};
     for (int tile = blockIdx.x; tile < plan.tile_count; tile += gridDim.x) {
         place at = tile_place(plan, tile);
         for (at.token = 0; at.token < plan.key_count; at.token += tile_keys) {
@@ -240,20 +169,6 @@ DEVICE void load_queries(const plan &plan, uint32_t shared)
 
 /* --- Computing --- */
 
-DEVICE float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-DEVICE uint32_t pack_bf16(float low, float high)
-{
-    uint32_t y;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
-    return y;
-}
-
 /* The accumulator layout of S is the operand layout of P: 8 columns pairwise. Pinned, so that no
  * rounding ends up between products. */
 DEVICE void round_scores(uint32_t (&p)[32], const float (&s)[64])
@@ -272,7 +187,7 @@ template <bool is_online> struct worker {
     uint64_t q, k, v; /* descriptors of the first buffers */
     bool leads_warp;
     float factor, offset;
-    ring_place keys, values;
+    ring_place<stages> keys, values;
     /* A thread has two rows of its warpgroup's 64, 8 apart: in s[4 j + i] column
      * 8 j + 2 (lane % 4) + i % 2 of row i / 2. Sums are of its columns only, in two chains. */
     float out[32];
@@ -305,7 +220,7 @@ template <bool is_online> struct worker {
     }
 
     /* wgmma's completion is seen by each warp for itself, so each one frees. */
-    DEVICE void release(ring_place &ring, int free)
+    DEVICE void release(ring_place<stages> &ring, int free)
     {
         if (leads_warp)
             barrier_arrive(shared + free + 8 * ring.stage);
@@ -464,10 +379,10 @@ DEVICE void compute(const plan &plan, uint32_t shared, int group)
          * one clips rows beyond the last query. */
         if (leads_group)
             asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-        asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+        threads_meet<128>(1 + group);
         w.write_output(out_to);
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-        asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+        fence_for_tma();
+        threads_meet<128>(1 + group);
         if (leads_group)
             store_tile(&plan.out, out_to, at);
     }
@@ -481,10 +396,8 @@ template <bool is_online>
 __global__ void __launch_bounds__(cta_threads, 1) attend(const __grid_constant__ plan plan)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    extern __shared__ unsigned char memory[];
-    uint32_t shared = ((uint32_t)__cvta_generic_to_shared(memory) + 1023) & ~1023u;
-    /* the same in all lanes, and known to be */
-    int warp = __shfl_sync(~0u, (int)threadIdx.x / 32, 0);
+    uint32_t shared = shared_begin();
+    int warp = warp_index();
 
     if (threadIdx.x == 0) {
         for (int i = 0; i < stages; i++) {
@@ -497,19 +410,18 @@ __global__ void __launch_bounds__(cta_threads, 1) attend(const __grid_constant__
             barrier_init(shared + q_full + 8 * i, 1);
             barrier_init(shared + q_free + 8 * i, 4);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;\n"
-                     "fence.proxy.async.shared::cta;" ::: "memory");
+        barriers_ready();
     }
     __syncthreads();
 
     if (warp < 4) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(load_registers));
+        registers_give<load_registers>();
         if (threadIdx.x == 0)
             load_keys(plan, shared);
         else if (threadIdx.x == 32)
             load_queries(plan, shared);
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(math_registers));
+        registers_take<math_registers>();
         compute<is_online>(plan, shared, warp / 4 - 1);
     }
 #endif

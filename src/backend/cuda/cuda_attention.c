@@ -11,7 +11,7 @@
 
 #define WIDTH_MAX 128 /* of heads that the general kernel takes */
 #define TIMED_RUNS 3
-#define ENTRIES_MAX 64
+#define ENTRIES_MAX 512
 
 enum attention_path { PATH_OWN, PATH_DNN, PATH_GENERAL };
 

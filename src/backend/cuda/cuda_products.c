@@ -19,13 +19,15 @@
 
 #define CANDIDATES_MAX 16
 #define TIMED_RUNS 3
+/* Below, samples apart are too small for the device, and cuBLASLt has no kernel that adds. */
+#define FOLDED_TOKENS_MIN 1024
 #define ALIGNMENT_MAX 256
 
 /* Everything that an algorithm is chosen for. Compared as bytes: no holes, zeroed first. */
 struct product_key {
     int64_t m, n, k, x_stride, w_stride, out_stride;
     int32_t type, out_type, is_outer, w_is_turned, bias_type, x_align, w_align, out_align;
-    int32_t adds, reserved; /* adds: out += instead of out = */
+    int32_t adds, with_gelu; /* adds: out += instead of out = */
 };
 
 struct product {
@@ -113,12 +115,17 @@ static void describe_scales(struct description *d, const struct product *product
 
 static void describe_bias(struct description *d, const struct product *product)
 {
-    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    const cublasLtEpilogue_t epilogues[2][2] = {
+        {CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS},
+        {CUBLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_GELU_BIAS}, /* the approximation by tanh */
+    };
+    const bool has_bias = product->key.bias_type >= 0;
+    const cublasLtEpilogue_t epilogue = epilogues[product->key.with_gelu][has_bias];
     const cudaDataType_t type = data_type(product->key.bias_type);
 
-    if (product->key.bias_type < 0)
-        return;
     SET(d, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    if (!has_bias)
+        return;
     SET(d, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product->bias);
     SET(d, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
 }
@@ -374,6 +381,7 @@ static void run_own(struct stream *stream, const struct product *product)
         .out_type = (enum view_type)key->out_type,
         .w_is_turned = key->w_is_turned,
         .adds = key->adds,
+        .with_gelu = key->with_gelu,
     };
 
     stream_check(stream, kernel_product(stream_now(stream), &own), "product");
@@ -464,11 +472,14 @@ static const float *aligned_scale(struct stream *stream, const float *scale, int
     return aligned;
 }
 
+/* How a product's result goes into out. */
+enum finish { FINISH_PLAIN, FINISH_ADD, FINISH_GELU };
+
 /* One product of evenly spaced rows: x and w of one type, w's rows [first, first + n). */
 static void multiply_rows(struct stream *stream, const struct tensor *out,
                           struct even_rows out_rows, const struct tensor *x,
                           struct even_rows x_rows, const struct device_weight *weight,
-                          const void *w, int64_t first, int64_t n, bool adds)
+                          const void *w, int64_t first, int64_t n, enum finish finish)
 {
     size_t in = dtype_size(x->dtype), element = dtype_size(out->dtype);
     bool is_8_bit = x->dtype == DTYPE_F8_E4M3;
@@ -495,7 +506,8 @@ static void multiply_rows(struct stream *stream, const struct tensor *out,
         .out_type = view_type_of(out->dtype),
         .is_outer = is_8_bit,
         .bias_type = weight->bias ? (int32_t)view_type_of(out->dtype) : -1,
-        .adds = adds,
+        .adds = finish == FINISH_ADD,
+        .with_gelu = finish == FINISH_GELU,
         .x_align = alignment_of(x->data, x_rows.stride, in),
         .w_align = alignment_of(w, weight->k, in),
         .out_align = alignment_of(product.out, out_rows.stride, element),
@@ -527,7 +539,8 @@ static void multiply_rows(struct stream *stream, const struct tensor *out,
 /* Weights of another type than x, turned to x's in pieces that fit the scratch. */
 static void multiply_decoded(struct stream *stream, const struct tensor *out,
                              struct even_rows out_rows, const struct tensor *x,
-                             struct even_rows x_rows, const struct device_weight *weight)
+                             struct even_rows x_rows, const struct device_weight *weight,
+                             enum finish finish)
 {
     size_t row = (size_t)weight->k * dtype_size(x->dtype);
     int64_t step = (int64_t)(DECODED_BYTES / row) & ~INT64_C(15);
@@ -551,7 +564,7 @@ static void multiply_decoded(struct stream *stream, const struct tensor *out,
                                           weight->scale ? n : 0),
                      "decoding weights");
         multiply_rows(stream, out, out_rows, x, x_rows, weight, stream_decoded(stream), first, n,
-                      false);
+                      finish);
     }
 }
 
@@ -567,7 +580,8 @@ static struct tensor sample_of(const struct tensor *tensor, int64_t i)
 }
 
 static void multiply_tensors(struct stream *stream, const struct tensor *out,
-                             const struct tensor *x, const struct device_weight *weight)
+                             const struct tensor *x, const struct device_weight *weight,
+                             enum finish finish)
 {
     struct even_rows out_rows, x_rows;
 
@@ -575,16 +589,16 @@ static void multiply_tensors(struct stream *stream, const struct tensor *out,
         for (int64_t i = 0; i < x->dim[0]; i++) {
             struct tensor out_part = sample_of(out, i), x_part = sample_of(x, i);
 
-            multiply_tensors(stream, &out_part, &x_part, weight);
+            multiply_tensors(stream, &out_part, &x_part, weight, finish);
         }
         return;
     }
     if (x_rows.count == 0)
         return;
     if (view_type_of(x->dtype) == weight->type)
-        multiply_rows(stream, out, out_rows, x, x_rows, weight, weight->data, 0, weight->n, false);
+        multiply_rows(stream, out, out_rows, x, x_rows, weight, weight->data, 0, weight->n, finish);
     else
-        multiply_decoded(stream, out, out_rows, x, x_rows, weight);
+        multiply_decoded(stream, out, out_rows, x, x_rows, weight, finish);
 }
 
 static bool is_8_bit_input(const struct tensor *x)
@@ -592,8 +606,8 @@ static bool is_8_bit_input(const struct tensor *x)
     return x->dtype == DTYPE_F8_E4M3 && x->row_scale;
 }
 
-void cuda_linears(struct stream *stream, struct tensor *out, const struct tensor *x,
-                  const struct linear *layers, int count)
+static void run_linears(struct stream *stream, struct tensor *out, const struct tensor *x,
+                        const struct linear *layers, int count, enum finish finish)
 {
     struct device_weight weight;
 
@@ -610,7 +624,19 @@ void cuda_linears(struct stream *stream, struct tensor *out, const struct tensor
         stream_fail(stream, ERROR_BACKEND, "linear: 8-bit activations meet weights of 16 bits");
         return;
     }
-    multiply_tensors(stream, out, x, &weight);
+    multiply_tensors(stream, out, x, &weight, finish);
+}
+
+void cuda_linears(struct stream *stream, struct tensor *out, const struct tensor *x,
+                  const struct linear *layers, int count)
+{
+    run_linears(stream, out, x, layers, count, FINISH_PLAIN);
+}
+
+void cuda_linear_with_gelu(struct stream *stream, struct tensor *out, const struct tensor *x,
+                           const struct linear *layer)
+{
+    run_linears(stream, out, x, layer, 1, FINISH_GELU);
 }
 
 void cuda_linear(struct stream *stream, struct tensor *out, const struct tensor *x,
@@ -621,42 +647,74 @@ void cuda_linear(struct stream *stream, struct tensor *out, const struct tensor 
 
 /* The gate becomes a part of the factors and the bias, which differ from sample to sample then; the
  * product is added to x as it leaves the tensor cores' registers. */
+static void add_folded(struct stream *stream, struct tensor *x, const struct tensor *gate,
+                       const struct tensor *input, const struct device_weight *weight)
+{
+    float *scale = stream->folded_scale[stream->branch];
+    char *bias = stream->folded_bias[stream->branch];
+    struct view gate_view = view_of(gate);
+
+    if (!stream_check(stream,
+                      kernel_fold_gate(stream_now(stream), scale, bias, weight->scale, weight->bias,
+                                       &gate_view),
+                      "folding a gate"))
+        return;
+    for (int64_t b = 0; b < x->dim[0]; b++) {
+        struct tensor out = sample_of(x, b), in = sample_of(input, b);
+        struct device_weight folded = *weight;
+        struct even_rows out_rows, in_rows;
+
+        folded.scale = scale + b * weight->n;
+        folded.bias = bias + (size_t)(b * weight->n) * dtype_size(cuda_device.f);
+        if (!rows_are_even(&out_rows, &out) || !rows_are_even(&in_rows, &in)) {
+            stream_fail(stream, ERROR_BACKEND, "gated_linear: rows lie unevenly");
+            return;
+        }
+        multiply_rows(stream, &out, out_rows, &in, in_rows, &folded, folded.data, 0, folded.n,
+                      FINISH_ADD);
+    }
+}
+
+/* The product into the scratch, and the gate's share of it into x. */
+static void add_after(struct stream *stream, struct tensor *x, const struct tensor *gate,
+                      const struct tensor *input, const struct device_weight *weight)
+{
+    struct tensor delta = tensor_of(stream_decoded(stream), x->dtype, x->rank, x->dim);
+    struct view to = view_of(x), gates = view_of(gate), added = view_of(&delta);
+
+    multiply_tensors(stream, &delta, input, weight, FINISH_PLAIN);
+    stream_check(stream, kernel_gated_add(stream_now(stream), &to, &to, &gates, &added),
+                 "gated_add");
+}
+
+/* Samples are taken as many at a time as there is room for. */
 void cuda_gated_linear(struct stream *stream, struct tensor *x, const struct tensor *gate,
                        const struct tensor *input, const struct linear *layer)
 {
-    struct device_weight weight, folded;
-    int64_t n = gate->dim[1], step = n > 0 && n <= FOLDED_MAX ? FOLDED_MAX / n : 0;
+    struct device_weight weight;
+    int64_t tokens = x->dim[1], n = x->dim[2], step;
+    bool folds = tokens >= FOLDED_TOKENS_MIN && n % 8 == 0;
 
     if (stream_skips(stream) || !weight_store_linear(stream, &weight, layer, 1))
         return;
-    if (!is_8_bit_input(input) || weight.type != VIEW_E4M3 || step < 1 || n % 8 != 0) {
+    if (folds)
+        step = FOLDED_MAX / n;
+    else
+        step = (int64_t)(DECODED_BYTES / ((size_t)(tokens * n) * dtype_size(x->dtype)));
+    if (!is_8_bit_input(input) || weight.type != VIEW_E4M3 || step < 1) {
         stream_fail(stream, ERROR_BACKEND, "gated_linear: this type or width is not supported");
         return;
     }
     for (int64_t first = 0; first < x->dim[0]; first += step) {
         int64_t count = min_i64(step, x->dim[0] - first);
+        struct tensor some = tensor_slice(x, 0, first, count);
         struct tensor gates = tensor_slice(gate, 0, first, count);
-        struct view gate_view = view_of(&gates);
+        struct tensor inputs = tensor_slice(input, 0, first, count);
 
-        stream_check(stream,
-                     kernel_fold_gate(stream_now(stream), stream->folded_scale[stream->branch],
-                                      stream->folded_bias[stream->branch], weight.scale,
-                                      weight.bias, &gate_view),
-                     "folding a gate");
-        for (int64_t b = 0; b < count; b++) {
-            struct tensor out = sample_of(x, first + b), in = sample_of(input, first + b);
-            struct even_rows out_rows, in_rows;
-
-            folded = weight;
-            folded.scale = stream->folded_scale[stream->branch] + b * n;
-            folded.bias = (char *)stream->folded_bias[stream->branch] +
-                          (size_t)(b * n) * dtype_size(cuda_device.f);
-            if (!rows_are_even(&out_rows, &out) || !rows_are_even(&in_rows, &in)) {
-                stream_fail(stream, ERROR_BACKEND, "gated_linear: rows lie unevenly");
-                return;
-            }
-            multiply_rows(stream, &out, out_rows, &in, in_rows, &folded, folded.data, 0, n, true);
-        }
+        if (folds)
+            add_folded(stream, &some, &gates, &inputs, &weight);
+        else
+            add_after(stream, &some, &gates, &inputs, &weight);
     }
 }
 

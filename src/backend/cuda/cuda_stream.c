@@ -163,8 +163,6 @@ void cuda_stream_watch(struct stream *stream, const atomic_bool *cancel)
 
 void cuda_branch(struct stream *stream, int branch)
 {
-    if (getenv("X_NOBRANCH"))
-        return;
     stream->branch = branch;
     if (branch == 0 || stream->is_forked[branch])
         return;
@@ -192,8 +190,6 @@ void cuda_join(struct stream *stream)
 
 void cuda_record_begin(struct stream *stream)
 {
-    if (getenv("X_NOGRAPH"))
-        return;
     if (stream_skips(stream))
         return;
     stream->is_recording = stream_check(

@@ -116,6 +116,9 @@ void cuda_linear(struct stream *stream, struct tensor *out, const struct tensor 
                  const struct linear *layer);
 void cuda_linears(struct stream *stream, struct tensor *out, const struct tensor *x,
                   const struct linear *layers, int count);
+/* gelu_tanh(linear(x)) in f, for x of f. */
+void cuda_linear_with_gelu(struct stream *stream, struct tensor *out, const struct tensor *x,
+                           const struct linear *layer);
 void cuda_gated_linear(struct stream *stream, struct tensor *x, const struct tensor *gate,
                        const struct tensor *input, const struct linear *layer);
 /* out [M, N] = alpha x [M, K] w [N, K]^T (or w [K, N] when w_is_turned), all of one 16-bit type or
@@ -128,6 +131,13 @@ struct plain_product {
     bool w_is_turned;
 };
 void cuda_plain_product(struct stream *stream, const struct plain_product *product);
+
+/* cuda_fused.c */
+void cuda_normed_qkv(struct stream *stream, struct tensor *out, const struct tensor *x,
+                     const struct linear layers[3], const struct tensor *q_norm,
+                     const struct tensor *k_norm, float epsilon);
+void cuda_gelu_linear(struct stream *stream, struct tensor *out, struct tensor *hidden,
+                      const struct tensor *x, const struct linear *layer);
 
 /* cuda_attention.c */
 bool attention_cache_create(struct attention_cache **out, struct error *err);

@@ -227,6 +227,8 @@ static size_t place(struct device_weight *out, char *base, const struct weight_r
     if (is_8) {
         out->scale = (float *)(base + used);
         used += size_round_up(rows * sizeof *out->scale, ALIGN);
+        out->bound = (float *)(base + used);
+        used += ALIGN;
     }
     if (has_bias(request)) {
         out->bias = base + used;
@@ -347,6 +349,19 @@ static void upload_request(struct uploader *uploader, const struct device_weight
             bias += (size_t)n * dtype_size(cuda_device.f);
         }
         data += bytes;
+    }
+    if (to->bound) {
+        struct kernel_bound bound = {.bound = to->bound,
+                                     .w = to->data,
+                                     .bias = to->bias,
+                                     .scale = to->scale,
+                                     .n = to->n,
+                                     .k = to->k,
+                                     .type = to->type,
+                                     .bias_type = view_type_of(cuda_device.f)};
+
+        if (kernel_weight_bound(uploader->stream, &bound) != cudaSuccess)
+            uploader->status = cudaErrorUnknown;
     }
 }
 

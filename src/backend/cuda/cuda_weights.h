@@ -20,6 +20,7 @@ struct device_weight {
     void *data;          /* [N, K]; of a convolution [padded O, kh, kw, padded C] */
     enum view_type type; /* E4M3, E5M2 or the activation type */
     float *scale;        /* F32 [N] when it is 8 bits, else NULL */
+    float *bound;        /* [2] when it is 8 bits: the longest row's length, the largest |bias| */
     void *bias;          /* [N] in the activation type; NULL: none */
     int64_t n, k;
 };

@@ -127,6 +127,21 @@ cudaError_t kernel_arrange_filter(cudaStream_t stream, void *out, enum view_type
  * becomes 448. out [N, K], scale [N] */
 cudaError_t kernel_quantise_weight(cudaStream_t stream, void *out, float *scale, const void *x,
                                    enum view_type x_type, int64_t n, int64_t k);
+/* bound[0] = the largest length of a row of w times its factor, bound[1] = the largest |bias|; what
+ * a product can come to is never more than the input's length times the one plus the other (Cauchy
+ * and Schwarz). w [N, K] E4M3 or E5M2, bias [N] or NULL. */
+struct kernel_bound {
+    float *bound;
+    const void *w, *bias;
+    const float *scale;
+    int64_t n, k;
+    enum view_type type, bias_type;
+};
+cudaError_t kernel_weight_bound(cudaStream_t stream, const struct kernel_bound *bound);
+/* out_scale[m] = a factor with which no product of row m is beyond 448: its 8-bit input is at most
+ * 448 x_scale[m] in magnitude, and sqrt(k) times that long. */
+cudaError_t kernel_bound_rows(cudaStream_t stream, float *out_scale, const float *x_scale,
+                              const float *bound, int64_t k, int64_t m);
 /* out [B, f H, f W, C] = every pixel of x [B, H, W, C] doubled (f 2); rows [first, first + count)
  * of the doubled picture only: out [B, count, 2 W, C]. */
 cudaError_t kernel_double_pixels(cudaStream_t stream, const struct view *out, const struct view *x,
@@ -143,7 +158,7 @@ struct kernel_product {
     const float *x_scale, *w_scale;
     int64_t m, n, k, out_stride, x_stride, w_stride;
     enum view_type type, out_type;
-    bool w_is_turned, adds; /* adds: out += instead of out = */
+    bool w_is_turned, adds, with_gelu; /* adds: out += instead of out =; gelu_tanh */
 };
 cudaError_t kernel_product(cudaStream_t stream, const struct kernel_product *product);
 /* out [M, N] = out * x_scale[m] w_scale[n] + bias[n]; bias of out's type, or NULL. */

@@ -164,6 +164,8 @@ static void fill_table(struct backend_ops *ops, const struct cuda_device *device
         .linear_input = cuda_linear_input,
         .linear = cuda_linear,
         .linears = cuda_linears,
+        .normed_qkv = cuda_normed_qkv,
+        .gelu_linear = cuda_gelu_linear,
         .attention = cuda_attention,
         .conv2d = cuda_conv2d,
         .group_stats = cuda_group_stats,

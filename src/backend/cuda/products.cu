@@ -39,6 +39,11 @@ static __global__ void product_tile(struct kernel_product p)
         sum *= p.w_scale[n];
     if (p.bias)
         sum += load_element(p.out_type, p.bias, n);
+    if (p.with_gelu) {
+        float inner = 0.7978845608028654f * (sum + 0.044715f * sum * sum * sum);
+
+        sum = 0.5f * sum * (1.0f + tanhf(inner));
+    }
     if (p.adds)
         sum += load_element(p.out_type, p.out, m * p.out_stride + n);
     store_element(p.out_type, p.out, m * p.out_stride + n, sum);
@@ -163,5 +168,65 @@ cudaError_t kernel_conv(cudaStream_t stream, const struct kernel_conv *conv)
     if (divide_up(count, 256) >= INDEX_LIMIT)
         return cudaErrorInvalidValue;
     conv_point<<<grid_for(count, 256), 256, 0, stream>>>(*conv, count);
+    return cudaGetLastError();
+}
+
+#define BOUND_THREADS 256
+
+/* Lengths are positive, so that their bits are in their order; a maximum has no order to keep. */
+static __global__ void weight_bound(const __grid_constant__ struct kernel_bound b)
+{
+    __shared__ float parts[BOUND_THREADS / 32];
+    int64_t row = blockIdx.x;
+    float sum = 0.0f;
+
+    for (int64_t i = threadIdx.x; i < b.k; i += BOUND_THREADS) {
+        float value = load_element(b.type, b.w, row * b.k + i);
+
+        sum = fmaf(value, value, sum);
+    }
+#pragma unroll
+    for (int i = 16; i > 0; i /= 2)
+        sum += __shfl_xor_sync(~0u, sum, i);
+    if (threadIdx.x % 32 == 0)
+        parts[threadIdx.x / 32] = sum;
+    __syncthreads();
+    if (threadIdx.x > 0)
+        return;
+    for (int i = 1; i < BOUND_THREADS / 32; i++)
+        sum += parts[i];
+    /* A part in a thousand more, for the roundings of this sum. */
+    atomicMax((int *)&b.bound[0], __float_as_int(1.001f * sqrtf(sum) * fabsf(b.scale[row])));
+    if (b.bias)
+        atomicMax((int *)&b.bound[1], __float_as_int(fabsf(load_element(b.bias_type, b.bias, row))));
+}
+
+cudaError_t kernel_weight_bound(cudaStream_t stream, const struct kernel_bound *bound)
+{
+    cudaError_t status = cudaMemsetAsync(bound->bound, 0, 2 * sizeof *bound->bound, stream);
+
+    if (status != cudaSuccess || bound->n < 1)
+        return status;
+    if ((bound->type != VIEW_E4M3 && bound->type != VIEW_E5M2) || bound->n >= INDEX_LIMIT)
+        return cudaErrorInvalidValue;
+    weight_bound<<<(unsigned)bound->n, BOUND_THREADS, 0, stream>>>(*bound);
+    return cudaGetLastError();
+}
+
+static __global__ void bound_rows(float *out_scale, const float *x_scale, const float *bound,
+                                  float length, int64_t count)
+{
+    int64_t m = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (m < count)
+        out_scale[m] = fmaxf(x_scale[m] * length * bound[0] + bound[1] / E4M3_LARGEST, 1e-30f);
+}
+
+cudaError_t kernel_bound_rows(cudaStream_t stream, float *out_scale, const float *x_scale,
+                              const float *bound, int64_t k, int64_t m)
+{
+    if (m < 1)
+        return cudaSuccess;
+    bound_rows<<<grid_for(m, 256), 256, 0, stream>>>(out_scale, x_scale, bound, sqrtf((float)k), m);
     return cudaGetLastError();
 }

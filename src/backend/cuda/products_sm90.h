@@ -17,10 +17,13 @@ extern "C" {
 
 /* v = (sum over k of x[m, k] w[n, k]) x_scale[m] w_scale[n] + bias[n], then: */
 enum product_sm90_epilogue {
-    EPILOGUE_PLAIN,     /* out = v, BF16 */
-    EPILOGUE_GELU_ROWS, /* out = gelu_tanh(v) / out_scale[m], E4M3, to nearest even, saturating */
-    EPILOGUE_HEAD_NORM, /* out = v, RMS-normed in heads of 64 columns where that is asked; BF16 */
-    EPILOGUE_GATED      /* out += gate[b, n] v, BF16 */
+    /* out = gelu_tanh(v) / out_scale[m], E4M3, to nearest even, saturating. No CTA sees a whole
+     * row, so its factor is given: a bound of the row that is known before, / 448, in place of its
+     * largest magnitude (kernel_bound_rows). E4M3 is as precise for much smaller values. */
+    EPILOGUE_GELU_ROWS,
+    /* out = v, BF16. The first norm_columns are heads of 64, each RMS-normed in f32 before it is
+     * rounded: v / sqrt(mean of v^2 + epsilon) weight. Columns beyond are plain. */
+    EPILOGUE_HEAD_NORM
 };
 
 struct product_sm90 {
@@ -35,13 +38,11 @@ struct product_sm90 {
     int64_t m, n, k, x_stride, out_row_stride, out_sample_stride, rows_per_sample;
     enum product_sm90_epilogue epilogue;
     const float *out_scale; /* GELU_ROWS: [M], not 0 */
-    /* HEAD_NORM: the first norm_columns columns are heads, q_norm [64] weighs those of the first
-     * half, k_norm [64] of the second. Columns beyond are plain. */
+    /* HEAD_NORM: q_norm [64] weighs the heads of the first half of norm_columns, a multiple of 128,
+     * k_norm [64] those of the second. */
     const float *q_norm, *k_norm;
     int64_t norm_columns;
     float epsilon;
-    const void *gate; /* GATED: BF16 [B, N], samples gate_stride elements apart */
-    int64_t gate_stride;
 };
 
 /* Made once for a set of addresses and shapes, and passed to every launch. */
@@ -49,18 +50,13 @@ struct product_sm90_plan {
     unsigned char bytes[512]; /* of products_sm90.cu */
 };
 
-/* N and K multiples of 16, any M. x, w, out and their strides are multiples of 16 bytes, w_scale
- * and the norms' weights of 8, bias, gate and gate_stride of 4. */
+/* N and K multiples of 16, any M. x, w, out and their strides are multiples of 16 bytes, the norms'
+ * weights of 8. */
 bool kernel_product_sm90_fits(const struct product_sm90 *product);
 /* encode: the driver's cuTensorMapEncodeTiled, from cudaGetDriverEntryPointByVersion. */
 cudaError_t kernel_product_sm90_plan(struct product_sm90_plan *plan, void *encode,
                                      const struct product_sm90 *product, int multiprocessors);
 cudaError_t kernel_product_sm90(cudaStream_t stream, const struct product_sm90_plan *plan);
-
-/* For measuring: which of the kernels later plans take; -1, as it is at first: what suits. */
-int kernel_product_sm90_variant_count(void);
-void kernel_product_sm90_set_variant(int variant);
-const char *kernel_product_sm90_variant_name(int variant);
 
 #ifdef __cplusplus
 }
