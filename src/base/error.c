@@ -63,7 +63,7 @@ static const struct {
     [ERROR_BAD_FILE] = {"bad_file", 3},
     [ERROR_NO_MEMORY] = {"no_memory", 4},
     [ERROR_BACKEND] = {"backend", 5},
-    [ERROR_NOT_FINITE] = {"not_finite", 5},
+    [ERROR_NOT_FINITE] = {"not_finite", 7},
     [ERROR_IO] = {"io", 6},
     [ERROR_CANCELLED] = {"cancelled", 130}, /* as a shell reports Ctrl-C */
 };

@@ -156,7 +156,7 @@ struct pipeline_result {
 };
 
 /* Fails with ERROR_BAD_REQUEST (naming the field), ERROR_NO_MEMORY, ERROR_BAD_FILE,
- * ERROR_BACKEND or ERROR_CANCELLED. Free with pipeline_result_finish. */
+ * ERROR_BACKEND, ERROR_NOT_FINITE or ERROR_CANCELLED. Free with pipeline_result_finish. */
 MUST_CHECK bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *request,
                              const struct pipeline_callbacks *callbacks,
                              struct pipeline_result *result, struct error *err);

@@ -278,7 +278,7 @@ static void damaged_weights_are_an_error_and_no_picture(void **state)
     pipeline = open_pipeline(&(struct pipeline_options){.model = folder});
     request = small_request(pipeline);
     assert_false(pipeline_run(pipeline, &request, NULL, &result, &err));
-    assert_int_equal(err.code, ERROR_BACKEND);
+    assert_int_equal(err.code, ERROR_NOT_FINITE);
     assert_null(result.images);
     pipeline_destroy(pipeline);
     free(path);
