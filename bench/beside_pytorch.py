@@ -167,7 +167,7 @@ def ours_bench(setup, model, precision, batch=1, steps=None, runs=3):
     """Seconds of `sd35 bench`: {phase: {median, min, max}}"""
     printed = run_ours(setup, "sd35", "bench", "--model", model, "--device", setup.device, "--precision", precision, "--quiet",
                        "--size", f"{setup.pixels}x{setup.pixels}", "--steps", steps or setup.steps, "--guidance", GUIDANCE,
-                       "--batch", batch, "--runs", runs, "--json", "-")
+                       "--batch", batch, "--runs", runs, "--json-file", "-")
     return json.loads(printed)["seconds"]
 
 

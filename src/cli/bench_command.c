@@ -32,7 +32,7 @@ struct bench {
     char *model_name;               /* clean */
     json_t *before_json;
     struct bench_report before; /* if before_json */
-    struct file_writer *writer; /* of --json; NULL: no file */
+    struct file_writer *writer; /* of --json-file; NULL: no file */
     struct pipeline *pipeline;
     struct pipeline_info info;
     struct pipeline_request request;

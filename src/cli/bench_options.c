@@ -67,12 +67,13 @@ static const struct option options[] = {
      "Runs that are timed. Default: 3.", "Measuring"},
     {"warmup", 0, OPTION_INTEGER, FIELD(warmup), "N", 0, RUNS_MAX, NULL,
      "Runs before these; the first of all loads the weights. Default: 1.", NULL},
-    {"json", 0, OPTION_TEXT, FIELD(json), "FILE", 0, 0, NULL,
+    {"json-file", 0, OPTION_TEXT, FIELD(json), "FILE", 0, 0, NULL,
      "Write the figures there as one JSON object; '-' is standard output, and the table then goes "
      "to standard error.",
      NULL},
     {"compare", 0, OPTION_TEXT, FIELD(compare), "FILE", 0, 0, NULL,
-     "What --json wrote before: its figures and the ratios to them stand in the table as well.",
+     "What --json-file wrote before: its figures and the ratios to them stand in the table as "
+     "well.",
      NULL},
     {"quiet", 'q', OPTION_FLAG, FIELD(quiet), NULL, 0, 0, NULL,
      "No progress, and no table beside JSON on standard output.", NULL},

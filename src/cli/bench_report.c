@@ -154,7 +154,7 @@ bool bench_report_read(struct bench_report *out, json_t **root, const char *path
                          why.line);
     *out = (struct bench_report){0};
     return read_report(out, *root, err) ||
-           error_in(err, "'%s' is not what sd35 bench --json wrote", path);
+           error_in(err, "'%s' is not what sd35 bench --json-file wrote", path);
 }
 
 /* --- The table --- */

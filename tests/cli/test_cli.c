@@ -663,7 +663,7 @@ static void a_bench_tells_seconds_speed_and_memory(void **state)
         "\nopen ",   "\nfirst picture ", "\nencode ",          "\nstep ",     "\ndenoise ",
         "\ndecode ", "\ntotal ",         "\nspeed of a step ", "\npictures ", "\nmemory, planned "};
     const char *folder = new_folder("bench"), *path = in_folder(folder, "a.json");
-    struct program_end end = RUN(&usual, BENCH, "--json", path);
+    struct program_end end = RUN(&usual, BENCH, "--json-file", path);
 
     (void)state;
     for (size_t i = 0; i < COUNT_OF(rows); i++)
@@ -674,7 +674,7 @@ static void a_bench_tells_seconds_speed_and_memory(void **state)
     assert_int_equal(count_files(folder), 1);
     expect_bench_json(parse_file(path));
 
-    end = RUN(&usual, BENCH, "--batch", "2", "--runs", "2", "--warmup", "0", "--json", "-",
+    end = RUN(&usual, BENCH, "--batch", "2", "--runs", "2", "--warmup", "0", "--json-file", "-",
               "--quiet");
     assert_string_equal(end.err, "");
     expect_bench_json(parse(end.out));
@@ -684,12 +684,12 @@ static void a_bench_tells_seconds_speed_and_memory(void **state)
 static void a_bench_is_compared_with_an_earlier_one(void **state)
 {
     const char *folder = new_folder("bench-compare"), *path = in_folder(folder, "a.json");
-    struct program_end end = RUN(&usual, BENCH, "--quiet", "--json", path);
+    struct program_end end = RUN(&usual, BENCH, "--quiet", "--json-file", path);
 
     (void)state;
     expect_end(&end, 0);
     /* Read before it is replaced. */
-    end = RUN(&usual, BENCH, "--quiet", "--compare", path, "--json", path);
+    end = RUN(&usual, BENCH, "--quiet", "--compare", path, "--json-file", path);
     assert_string_equal(end.err, "");
     assert_non_null(strstr(end.out, "now/before"));
     assert_non_null(strstr(end.out, "memory, planned"));
@@ -711,9 +711,9 @@ static void what_no_bench_wrote_is_not_compared_with(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT_OF(texts); i++)
-        EXPECT_REFUSAL(&usual, folder, 3, "broken.json", BENCH, "--json", json, "--compare",
+        EXPECT_REFUSAL(&usual, folder, 3, "broken.json", BENCH, "--json-file", json, "--compare",
                        test_write_file("broken.json", texts[i], strlen(texts[i])));
-    EXPECT_REFUSAL(&usual, folder, 6, "/nowhere.json", BENCH, "--json", json, "--compare",
+    EXPECT_REFUSAL(&usual, folder, 6, "/nowhere.json", BENCH, "--json-file", json, "--compare",
                    "/nowhere.json");
     EXPECT_REFUSAL(&usual, folder, 3, "/dev/zero", BENCH, "--compare", "/dev/zero");
 }
@@ -723,11 +723,11 @@ static void a_bench_that_cannot_be_is_refused(void **state)
     const char *folder = new_folder("bench-refused"), *path = in_folder(folder, "a.json");
 
     (void)state;
-    EXPECT_REFUSAL(&usual, folder, 2, "--model", "bench", "--json", path);
-    EXPECT_REFUSAL(&usual, folder, 2, "--runs", BENCH, "--runs", "0", "--json", path);
-    EXPECT_REFUSAL(&usual, folder, 2, "width", BENCH, "--size", "17x17", "--json", path);
+    EXPECT_REFUSAL(&usual, folder, 2, "--model", "bench", "--json-file", path);
+    EXPECT_REFUSAL(&usual, folder, 2, "--runs", BENCH, "--runs", "0", "--json-file", path);
+    EXPECT_REFUSAL(&usual, folder, 2, "width", BENCH, "--size", "17x17", "--json-file", path);
     EXPECT_REFUSAL(&usual, folder, 2, "standard input", BENCH, "--prompt", "-", "-n", "-");
-    EXPECT_REFUSAL(&usual, folder, 6, "none/a.json", BENCH, "--runs", "1000", "--json",
+    EXPECT_REFUSAL(&usual, folder, 6, "none/a.json", BENCH, "--runs", "1000", "--json-file",
                    in_folder(folder, "none/a.json"));
 }
 
@@ -764,7 +764,7 @@ static void a_signal_ends_a_bench_with_nothing_written(void **state)
 {
     const char *folder = new_folder("bench-signal");
     const char *const arguments[] = {
-        sd35, BENCH, "--runs", "1000", "--json", in_folder(folder, "a.json"), NULL};
+        sd35, BENCH, "--runs", "1000", "--json-file", in_folder(folder, "a.json"), NULL};
     struct program program;
     struct program_end end;
 
