@@ -27,6 +27,15 @@ bool weight_list_add(struct weight_list *list, const struct linear *layers, int 
     return !tensor_exists(&layers[0].weight) || append(list, &request, err);
 }
 
+bool weight_list_add_each(struct weight_list *list, const struct linear *const *linears,
+                          struct error *err)
+{
+    for (; *linears; linears++)
+        if (!weight_list_add(list, *linears, 1, false, err))
+            return false;
+    return true;
+}
+
 bool weight_list_add_table(struct weight_list *list, const struct tensor *table, struct error *err)
 {
     return append(list, &(struct weight_request){.count = 1, .table = table}, err);

@@ -13,6 +13,9 @@ struct weight_list {
  * are left out. */
 MUST_CHECK bool weight_list_add(struct weight_list *list, const struct linear *layers, int count,
                                 bool is_conv, struct error *err);
+/* Appends each of these linears, which end with NULL, to be used alone. */
+MUST_CHECK bool weight_list_add_each(struct weight_list *list, const struct linear *const *linears,
+                                     struct error *err);
 /* Appends a table that is looked up by row; borrows it. */
 MUST_CHECK bool weight_list_add_table(struct weight_list *list, const struct tensor *table,
                                       struct error *err);

@@ -291,6 +291,16 @@ static void show_progress(void *context, const struct pipeline_progress *now)
     progress_update(generation->progress, now);
 }
 
+static void warn_of_retries(const struct pipeline_result *result)
+{
+    if (result->was_short_of_memory)
+        report_warning(
+            "the GPU has too little memory free: weights took turns on it, the VAE worked "
+            "in bands");
+    if (result->was_repeated)
+        report_warning("FP8 gave no picture: it was drawn again in 16 bits");
+}
+
 static void warn_of_cut_tokens(const struct pipeline_result *result)
 {
     if (result->t5_tokens_cut > 0)
@@ -319,6 +329,7 @@ static bool draw(struct generation *generation, struct error *err)
     generation->progress = NULL;
     if (ok)
         warn_of_cut_tokens(&generation->result);
+    warn_of_retries(&generation->result);
     return ok;
 }
 

@@ -173,10 +173,11 @@ struct joint_block_plan joint_block_plan_part(const struct joint_block_plan *pla
         &part.qkv,
         &part.image_hidden,
         &part.context_hidden,
+        NULL,
     };
 
     part.batch = batch;
-    for (size_t i = 0; i < COUNT_OF(tensors); i++)
+    for (int i = 0; tensors[i]; i++)
         keep_samples(tensors[i], batch);
     return part;
 }

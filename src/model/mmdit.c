@@ -173,21 +173,21 @@ void mmdit_destroy(struct mmdit *mmdit)
 
 bool mmdit_list_weights(const struct mmdit *mmdit, struct weight_list *list, struct error *err)
 {
-    const struct linear *first[] = {&mmdit->timestep_in,   &mmdit->timestep_out,
-                                    &mmdit->pooled_in,     &mmdit->pooled_out,
-                                    &mmdit->context_embed, &mmdit->patch_embed};
-    const struct linear *last[] = {&mmdit->final_shift, &mmdit->final_scale, &mmdit->final};
+    const struct linear *first[] = {&mmdit->timestep_in,
+                                    &mmdit->timestep_out,
+                                    &mmdit->pooled_in,
+                                    &mmdit->pooled_out,
+                                    &mmdit->context_embed,
+                                    &mmdit->patch_embed,
+                                    NULL};
+    const struct linear *last[] = {&mmdit->final_shift, &mmdit->final_scale, &mmdit->final, NULL};
 
-    for (size_t i = 0; i < COUNT_OF(first); i++)
-        if (!weight_list_add(list, first[i], 1, false, err))
-            return false;
+    if (!weight_list_add_each(list, first, err))
+        return false;
     for (int i = 0; i < mmdit->shape.block_count; i++)
         if (!joint_block_list_weights(&mmdit->blocks[i], list, err))
             return false;
-    for (size_t i = 0; i < COUNT_OF(last); i++)
-        if (!weight_list_add(list, last[i], 1, false, err))
-            return false;
-    return true;
+    return weight_list_add_each(list, last, err);
 }
 
 const struct mmdit_shape *mmdit_shape(const struct mmdit *mmdit)

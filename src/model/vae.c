@@ -236,13 +236,11 @@ void vae_encoder_destroy(struct vae_encoder *encoder)
 static bool list_half(const struct vae_half *half, struct weight_list *list, struct error *err)
 {
     const struct vae_attention *attention = &half->mid_attention;
-    const struct linear *linears[] = {&attention->q, &attention->k, &attention->v,
-                                      &attention->proj};
+    const struct linear *linears[] = {&attention->q, &attention->k, &attention->v, &attention->proj,
+                                      NULL};
 
-    for (size_t i = 0; i < COUNT_OF(linears); i++)
-        if (!weight_list_add(list, linears[i], 1, false, err))
-            return false;
-    if (!weight_list_add(list, &half->conv_in, 1, true, err) ||
+    if (!weight_list_add_each(list, linears, err) ||
+        !weight_list_add(list, &half->conv_in, 1, true, err) ||
         !weight_list_add(list, &half->conv_out, 1, true, err) ||
         !vae_resnet_list_weights(&half->mid_resnets[0], list, err) ||
         !vae_resnet_list_weights(&half->mid_resnets[1], list, err))

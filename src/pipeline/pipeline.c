@@ -276,17 +276,25 @@ static void drop_block(struct pipeline *pipeline)
     pipeline->block = NULL;
 }
 
+/* The device's copies of all components. */
+static void drop_weights(struct pipeline *pipeline)
+{
+    for (int i = 0; i < COMPONENT_COUNT; i++) {
+        if (pipeline->held[i])
+            pipeline->backend->ops.weights_drop(pipeline->stream, pipeline->held[i]);
+        pipeline->held[i] = NULL;
+    }
+}
+
 void pipeline_destroy(struct pipeline *pipeline)
 {
     if (!pipeline)
         return;
-    if (pipeline->backend)
+    if (pipeline->stream) {
         drop_block(pipeline);
-    for (int i = 0; i < COMPONENT_COUNT; i++)
-        if (pipeline->held[i])
-            pipeline->backend->ops.weights_drop(pipeline->stream, pipeline->held[i]);
-    if (pipeline->stream)
+        drop_weights(pipeline);
         pipeline->backend->ops.stream_destroy(pipeline->stream);
+    }
     vae_encoder_destroy(pipeline->vae_encoder);
     vae_decoder_destroy(pipeline->vae_decoder);
     mmdit_destroy(pipeline->mmdit);
@@ -537,7 +545,7 @@ static void estimate(const struct run *run, const struct work_bytes *bytes,
         memory->weights_text += weight_bytes(run, COMPONENT_T5);
 
     if (run->ops->memory_info) /* taken as one block from the start */
-        text_work = image_work = denoise_work = bytes->largest;
+        text_work = denoise_work = bytes->largest;
     text_peak = memory->weights_text + text_work;
     denoise_peak = memory->weights_transformer + denoise_work;
     decode_peak = memory->weights_vae + larger(denoise_work, bytes->decode);
@@ -707,51 +715,94 @@ static void *take_block(struct pipeline *pipeline, size_t bytes)
     return pipeline->block;
 }
 
+/* All phases; where 8 bits give no number, once more in 16. */
+static bool run_in_block(struct run *run, void *block, const struct work_bytes *bytes,
+                         struct pipeline_result *result, struct error *err)
+{
+    struct pipeline *pipeline = run->pipeline;
+    bool ok = run_phases(run, block, bytes, result, err);
+
+    if (ok || !run->ops->avoid_8_bits || err->code != ERROR_NOT_FINITE)
+        return ok;
+    pipeline_result_finish(result);
+    run->ops->avoid_8_bits(run->stream, true);
+    drop_plan(pipeline); /* what it recorded is in 8 bits */
+    ok = run_phases(run, block, bytes, result, err);
+    drop_plan(pipeline);
+    run->ops->avoid_8_bits(run->stream, false);
+    result->was_repeated = ok;
+    return ok;
+}
+
+/* Plans, tells the plan, and runs in the memory that it takes. */
+static bool plan_and_run(struct run *run, struct pipeline_result *result, struct error *err)
+{
+    const struct pipeline_callbacks *callbacks = run->callbacks;
+    struct pipeline *pipeline = run->pipeline;
+    struct pipeline_memory memory;
+    struct work_bytes bytes;
+    void *block;
+    bool ok;
+
+    if (!measure(run, &bytes, err))
+        return false;
+    estimate(run, &bytes, &memory);
+    if (callbacks && callbacks->planned)
+        callbacks->planned(callbacks->context, &memory);
+    block = take_block(pipeline, bytes.kept + bytes.largest);
+    if (!block)
+        return error_set(
+            err, ERROR_NO_MEMORY, "a picture of %d x %d needs %zu MiB of working memory",
+            run->request->width, run->request->height, (bytes.kept + bytes.largest) >> 20);
+    ok = run_in_block(run, block, &bytes, result, err);
+    if (block != pipeline->block)
+        run->ops->memory_free(block, bytes.kept + bytes.largest);
+    result->memory = memory;
+    if (run->device_least_free > 0 && run->device_least_free < pipeline->device_free)
+        result->memory.device_peak =
+            pipeline->device_free - run->device_least_free + run->ops->scratch_bytes(run->stream);
+    return ok;
+}
+
+/* One memory mode down, for good: phases take turns on the device and the VAE works in bands. False
+ * on hosts, and when it is so already. */
+static bool make_room(struct pipeline *pipeline)
+{
+    if (!pipeline->backend->ops.weights_hold ||
+        (!pipeline->keep_weights && pipeline->vae_band_rows > 0))
+        return false;
+    drop_block(pipeline);
+    drop_weights(pipeline);
+    pipeline->keep_weights = false;
+    if (pipeline->vae_band_rows == 0)
+        pipeline->vae_band_rows = BAND_ROWS_DEFAULT;
+    return true;
+}
+
 bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *request,
                   const struct pipeline_callbacks *callbacks, struct pipeline_result *result,
                   struct error *err)
 {
-    struct pipeline_memory memory;
-    struct work_bytes bytes;
+    struct error unused;
     struct run run;
-    void *block = NULL;
     bool ok = false;
 
     *result = (struct pipeline_result){0};
+    if (!err)
+        err = &unused;
     if (!run_init(&run, pipeline, request, callbacks, err))
         return false;
     run.ops->stream_watch(run.stream, callbacks ? callbacks->cancel : NULL);
     run_begin_phase(&run, PHASE_PLAN, 1);
-    if (!run_tokenize(&run, err) || !measure(&run, &bytes, err))
-        goto done;
-    estimate(&run, &bytes, &memory);
-    if (callbacks && callbacks->planned)
-        callbacks->planned(callbacks->context, &memory);
-    block = take_block(pipeline, bytes.kept + bytes.largest);
-    if (!block) {
-        error_set(err, ERROR_NO_MEMORY, "a picture of %d x %d needs %zu MiB of working memory",
-                  request->width, request->height, (bytes.kept + bytes.largest) >> 20);
-        goto done;
+    if (run_tokenize(&run, err)) {
+        ok = plan_and_run(&run, result, err);
+        if (!ok && err->code == ERROR_NO_MEMORY && make_room(pipeline)) {
+            pipeline_result_finish(result);
+            ok = plan_and_run(&run, result, err);
+            result->was_short_of_memory = ok;
+        }
     }
-    ok = run_phases(&run, block, &bytes, result, err);
-    if (!ok && err && err->code == ERROR_NOT_FINITE && run.ops->avoid_8_bits) {
-        pipeline_result_finish(result);
-        run.ops->avoid_8_bits(run.stream, true);
-        drop_plan(pipeline); /* what it recorded is in 8 bits */
-        ok = run_phases(&run, block, &bytes, result, err);
-        drop_plan(pipeline);
-        run.ops->avoid_8_bits(run.stream, false);
-        result->was_repeated = ok;
-    }
-    result->memory = memory;
-    if (run.device_least_free > 0 && run.device_least_free < pipeline->device_free)
-        result->memory.device_peak =
-            pipeline->device_free - run.device_least_free + run.ops->scratch_bytes(run.stream);
-
-done:
     run.ops->stream_watch(run.stream, NULL);
-    if (block != pipeline->block)
-        run.ops->memory_free(block, bytes.kept + bytes.largest);
     run_finish(&run);
     if (!ok)
         pipeline_result_finish(result);

@@ -152,11 +152,14 @@ struct pipeline_result {
     struct pipeline_memory memory;
     double encode_seconds, denoise_seconds, decode_seconds, total_seconds;
     int clip_tokens_cut, t5_tokens_cut; /* of the longest prompt; 0: everything was read */
-    bool was_repeated; /* FP8 gave no number, and the picture was drawn again in 16 bits */
+    bool was_short_of_memory; /* of a device, and took one memory mode less: see pipeline_run */
+    bool was_repeated;        /* FP8 gave no number, and the picture was drawn again in 16 bits */
 };
 
-/* Fails with ERROR_BAD_REQUEST (naming the field), ERROR_NO_MEMORY, ERROR_BAD_FILE,
- * ERROR_BACKEND, ERROR_NOT_FINITE or ERROR_CANCELLED. Free with pipeline_result_finish. */
+/* A device that has not enough memory is tried once more with the phases' weights taking turns on
+ * it and the VAE in bands, and stays so. Fails with ERROR_BAD_REQUEST (naming the field),
+ * ERROR_NO_MEMORY, ERROR_BAD_FILE, ERROR_BACKEND, ERROR_NOT_FINITE or ERROR_CANCELLED. Free with
+ * pipeline_result_finish. */
 MUST_CHECK bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *request,
                              const struct pipeline_callbacks *callbacks,
                              struct pipeline_result *result, struct error *err);

@@ -15,8 +15,8 @@
 
 enum attention_path { PATH_OWN, PATH_DNN, PATH_GENERAL };
 
-/* Addresses are part of it: the plan of our own kernel knows them. Zeroed first, compared as bytes.
- */
+/* Addresses are part of it: the plan of our own kernel knows them. Views are zeroed first and
+ * compared as bytes. */
 struct attention_key {
     struct view out, q, k, v;
     float scale, score_limit;
@@ -226,6 +226,13 @@ static void attend_wide_heads(struct stream *stream, const struct tensor *out,
 
 /* --- The op --- */
 
+static bool is_same(const struct attention_key *a, const struct attention_key *b)
+{
+    return memcmp(&a->out, &b->out, sizeof a->out) == 0 && memcmp(&a->q, &b->q, sizeof a->q) == 0 &&
+           memcmp(&a->k, &b->k, sizeof a->k) == 0 && memcmp(&a->v, &b->v, sizeof a->v) == 0 &&
+           a->scale == b->scale && a->score_limit == b->score_limit;
+}
+
 static const struct attention_entry *entry_for(struct stream *stream,
                                                const struct attention_key *key)
 {
@@ -233,7 +240,7 @@ static const struct attention_entry *entry_for(struct stream *stream,
     struct attention_entry *entry;
 
     for (int i = 0; i < cache->count; i++)
-        if (memcmp(&cache->entries[i].key, key, sizeof *key) == 0)
+        if (is_same(&cache->entries[i].key, key))
             return &cache->entries[i];
     if (stream->is_recording) {
         stream_fail(stream, ERROR_BACKEND, "attention's shape was first met while recording");

@@ -102,7 +102,7 @@ static void plan_keep(struct dnn *dnn, struct plan *plan)
 {
     struct plan **link = &dnn->plans;
 
-    if (dnn->plan_count == DNN_PLANS_MAX) {
+    if (dnn->plans && dnn->plan_count == DNN_PLANS_MAX) {
         while ((*link)->next)
             link = &(*link)->next;
         plan_destroy(dnn, *link);

@@ -69,8 +69,10 @@ struct nvml_memory {
     X(nvmlDeviceGetTemperature, (struct nvml_device *, int sensor, unsigned *celsius))             \
     X(nvmlDeviceGetMemoryInfo, (struct nvml_device *, struct nvml_memory *))
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): members are declared. */
 #define CUDA_MEMBER(name) __typeof__(name) *name;
 #define CUDA_NVML_MEMBER(name, arguments) int(*name) arguments;
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 struct blas_functions {
     CUDA_BLAS_FUNCTIONS(CUDA_MEMBER)
