@@ -463,7 +463,10 @@ bool view_fits(const view *x)
 bool kernel_attention_sm90_fits(const struct view *out, const struct view *q, const struct view *k,
                                 const struct view *v)
 {
-    if (!view_fits(out) || !view_fits(q) || !view_fits(k) || !view_fits(v))
+    static int known = -1;
+
+    if (!has_body(&known, attend<false>) || !view_fits(out) || !view_fits(q) || !view_fits(k) ||
+        !view_fits(v))
         return false;
     for (int i = 0; i < 3; i++)
         if (out->dim[i] != q->dim[i] || k->dim[i] != v->dim[i] ||

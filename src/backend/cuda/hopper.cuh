@@ -7,11 +7,26 @@
 #ifndef BACKEND_CUDA_HOPPER_CUH
 #define BACKEND_CUDA_HOPPER_CUH
 
+#include <cuda_runtime.h>
 #include <stdint.h>
 
 #define DEVICE __device__ __forceinline__
 
 constexpr int shared_bytes_max = 232448; /* of a CTA */
+
+/* Whether a kernel has its body on this device. In a build for sm_90 without the "a", and from PTX,
+ * it is empty and takes next to no registers. *known is -1 until it was asked for. */
+template <class kernel_type> bool has_body(int *known, kernel_type kernel)
+{
+    cudaFuncAttributes attributes;
+
+    if (*known < 0) {
+        *known = cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess &&
+                 attributes.numRegs > 32;
+        (void)cudaGetLastError(); /* no code at all is an answer, not a fault */
+    }
+    return *known;
+}
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 

@@ -541,8 +541,12 @@ bool stride_fits(int64_t stride, int64_t count, int64_t unit, int64_t *reach)
 
 bool kernel_product_sm90_fits(const struct product_sm90 *p)
 {
+    static int known = -1;
     const int64_t limit = 1 << 24;
     int unit = unit_of(p->epilogue);
+
+    if (!has_body(&known, multiply<EPILOGUE_HEAD_NORM>))
+        return false;
     if (p->m < 1 || p->n < 16 || p->k < 16 || p->m > limit || p->n > limit || p->k > limit ||
         p->n % 16 || p->k % 16 || p->x_stride < p->k || p->x_stride % 16 || p->x_stride >> 39 ||
         p->rows_per_sample < 1 || p->rows_per_sample > INT32_MAX)
