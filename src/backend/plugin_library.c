@@ -30,19 +30,16 @@ static bool find_file(char path[PATH_BYTES], const char *name)
 {
     const char *asked = getenv("SD35_PLUGIN_DIR");
     char program[PATH_BYTES];
-    const char *formats[] = {"%s/backend_%s.so", "%s/../lib/sd35/backend_%s.so",
-                             "%s/../backend/cuda/backend_%s.so"};
+    /* Beside the program, installed, and where the build leaves both. */
+    static const char *const folders[] = {"", "/../lib/sd35", "/../backend/cuda"};
 
     if (asked && *asked) { /* nothing else then: who names a folder means it */
         return (size_t)snprintf(path, PATH_BYTES, "%s/backend_%s.so", asked, name) < PATH_BYTES &&
                access(path, R_OK) == 0;
     }
     program_folder(program);
-    for (size_t i = 0; i < COUNT_OF(formats); i++) {
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        int length = snprintf(path, PATH_BYTES, formats[i], program, name);
-#pragma GCC diagnostic pop
+    for (size_t i = 0; i < COUNT_OF(folders); i++) {
+        int length = snprintf(path, PATH_BYTES, "%s%s/backend_%s.so", program, folders[i], name);
 
         if (length > 0 && length < PATH_BYTES && access(path, R_OK) == 0)
             return true;

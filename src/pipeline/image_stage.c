@@ -18,6 +18,8 @@ bool image_stage_plan(struct image_stage *stage, struct run *run, struct arena *
                         request->width, 3) &&
            TENSOR_ALLOC(&stage->rgb, work, f, "init image", err, 1, request->height, request->width,
                         3) &&
+           (!request->init_pixels || TENSOR_ALLOC(&stage->pixels, work, DTYPE_F32, "init image",
+                                                  err, 1, request->height, request->width, 3)) &&
            TENSOR_ALLOC(&stage->moments, work, DTYPE_F32, "init image", err, 1, 2 * run->channels,
                         run->height, run->width) &&
            vae_encode_plan_create(&stage->encode, run->pipeline->vae_encoder, work, 1, run->height,
@@ -68,7 +70,8 @@ static bool upload_init(struct image_stage *stage, struct run *run, struct error
     if (request->init_pixels) {
         host = TENSOR_OF((void *)(uintptr_t)request->init_pixels, DTYPE_F32, 1, request->height,
                          request->width, 3);
-        run->ops->upload(run->stream, &stage->rgb, &host);
+        run->ops->upload(run->stream, &stage->pixels, &host);
+        run->ops->copy(run->stream, &stage->rgb, &stage->pixels); /* a device's f has 16 bits */
         return true;
     }
     if (image->width != request->width || image->height != request->height) {

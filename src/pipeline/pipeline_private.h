@@ -123,6 +123,7 @@ void text_stage_finish(struct text_stage *stage);
 struct image_stage {
     struct vae_encode_plan *encode; /* NULL without init image */
     struct tensor bytes;            /* [1, H, W, 3] u8 */
+    struct tensor pixels;           /* [1, H, W, 3] f32; rank 0 without init_pixels */
     struct tensor rgb;              /* [1, H, W, 3] f */
     struct tensor moments;          /* [1, 32, h, w] f32 */
 };

@@ -15,8 +15,7 @@
 
 enum attention_path { PATH_OWN, PATH_DNN, PATH_GENERAL };
 
-/* Addresses are part of it: the plan of our own kernel knows them. Views are zeroed first and
- * compared as bytes. */
+/* Addresses are part of it: the plan of our own kernel knows them. Views are compared as bytes. */
 struct attention_key {
     struct view out, q, k, v;
     float scale, score_limit;
@@ -256,27 +255,6 @@ static const struct attention_entry *entry_for(struct stream *stream,
     return entry;
 }
 
-static void fill_key(struct attention_key *key, const struct tensor *out, const struct tensor *q,
-                     const struct tensor *k, const struct tensor *v,
-                     const struct attention_options *options)
-{
-    const struct tensor *tensors[] = {out, q, k, v};
-    struct view *views[] = {&key->out, &key->q, &key->k, &key->v};
-
-    memset(key, 0, sizeof *key);
-    for (int i = 0; i < 4; i++) {
-        views[i]->data = tensors[i]->data;
-        views[i]->type = view_type_of(tensors[i]->dtype);
-        views[i]->rank = tensors[i]->rank;
-        memcpy(views[i]->dim, tensors[i]->dim, sizeof views[i]->dim);
-        memcpy(views[i]->stride, tensors[i]->stride, sizeof views[i]->stride);
-        for (int axis = tensors[i]->rank; axis < VIEW_MAX_RANK; axis++)
-            views[i]->dim[axis] = views[i]->stride[axis] = 0;
-    }
-    key->scale = options->scale;
-    key->score_limit = options->score_limit;
-}
-
 void cuda_attention(struct stream *stream, struct tensor *out, const struct tensor *q,
                     const struct tensor *k, const struct tensor *v,
                     const struct attention_options *options)
@@ -292,7 +270,12 @@ void cuda_attention(struct stream *stream, struct tensor *out, const struct tens
         attend_wide_heads(stream, out, q, k, v, options->scale);
         return;
     }
-    fill_key(&key, out, q, k, v, options);
+    key = (struct attention_key){.out = view_of(out),
+                                 .q = view_of(q),
+                                 .k = view_of(k),
+                                 .v = view_of(v),
+                                 .scale = options->scale,
+                                 .score_limit = options->score_limit};
     if (!is_plain) {
         if (options->bias)
             bias = view_of(options->bias);
