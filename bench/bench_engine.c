@@ -72,8 +72,10 @@ static void timed_linear(struct stream *stream, struct tensor *out, const struct
 
 struct bench {
     struct pipeline *pipeline;
-    struct pipeline_request request;
-    struct run run;
+    const struct backend_ops *ops;
+    struct stream *stream;
+    struct batch_shape shape;
+    struct prompt_tokens tokens;
     struct arena arena;
     struct text_stage text;
     struct decode_stage decode;
@@ -100,23 +102,27 @@ static void finish(struct bench *bench)
 {
     struct error err;
 
-    if (!bench->run.ops->stream_finish(bench->run.stream, &err))
+    if (!bench->ops->stream_finish(bench->stream, &err))
         fail(&err);
 }
 
 static void run_encode(struct bench *bench)
 {
-    struct error err;
+    for (int64_t cond = 0; cond < bench->shape.conds; cond++) {
+        struct embedding *embedding;
+        struct error err;
 
-    if (!text_stage_run(&bench->text, &bench->run, &err))
-        fail(&err);
+        if (!text_stage_run(&bench->text, bench->pipeline, &bench->tokens, &embedding, &err))
+            fail(&err);
+        embedding_release(embedding);
+    }
 }
 
 static void run_step(struct bench *bench)
 {
     struct mmdit_evaluation evaluation = {.rows = (int32_t[]){0, 1}};
 
-    mmdit_run(bench->mmdit, bench->run.stream, &bench->velocity, &bench->latent, &evaluation);
+    mmdit_run(bench->mmdit, bench->stream, &bench->velocity, &bench->latent, &evaluation);
     finish(bench);
 }
 
@@ -124,27 +130,33 @@ static void run_decode(struct bench *bench)
 {
     struct tensor latent = tensor_slice(&bench->latent, 0, 0, 1);
 
-    vae_decode(bench->decode.decode, bench->run.stream, &bench->decode.rgb, &latent);
+    vae_decode(bench->decode.decode, bench->stream, &bench->decode.rgb, &latent);
     finish(bench);
 }
 
 /* Every part at once in one arena, so that they can alternate. */
 static bool plan(struct bench *bench, struct arena *arena, struct error *err)
 {
-    struct run *run = &bench->run;
-    const struct mmdit_shape *shape = mmdit_shape(bench->pipeline->mmdit);
-    int64_t c = run->channels, h = run->height, w = run->width;
+    const struct mmdit_shape *network = mmdit_shape(bench->pipeline->mmdit);
+    const struct batch_shape *shape = &bench->shape;
+    int64_t c = shape->channels, h = shape->height, w = shape->width;
+    const struct mmdit_plan_options options = {.batch = 2,
+                                               .height = h,
+                                               .width = w,
+                                               .context_tokens = CLIP_TOKENS + shape->t5_tokens,
+                                               .row_count = 2,
+                                               .rows_at_once = 2};
 
-    return TENSOR_ALLOC(&run->context, arena, DTYPE_F32, "context", err, 2, run->context_tokens,
-                        shape->context_width) &&
-           TENSOR_ALLOC(&run->pooled, arena, DTYPE_F32, "pooled", err, 2, shape->pooled_width) &&
+    return TENSOR_ALLOC(&bench->context, arena, DTYPE_F32, "context", err, 2,
+                        options.context_tokens, network->context_width) &&
+           TENSOR_ALLOC(&bench->pooled, arena, DTYPE_F32, "pooled", err, 2,
+                        network->pooled_width) &&
            TENSOR_ALLOC(&bench->latent, arena, DTYPE_F32, "latent", err, 2, c, h, w) &&
            TENSOR_ALLOC(&bench->velocity, arena, DTYPE_F32, "velocity", err, 2, c, h, w) &&
            TENSOR_ALLOC(&bench->timesteps, arena, DTYPE_F32, "timesteps", err, 2) &&
-           text_stage_plan(&bench->text, run, arena, err) &&
-           decode_stage_plan(&bench->decode, run, arena, err) &&
-           mmdit_plan_create(&bench->mmdit, bench->pipeline->mmdit, arena, 2, h, w,
-                             run->context_tokens, 2, err);
+           text_stage_plan(&bench->text, bench->pipeline, shape, arena, err) &&
+           decode_stage_plan(&bench->decode, bench->pipeline, shape, arena, err) &&
+           mmdit_plan_create(&bench->mmdit, bench->pipeline->mmdit, arena, arena, &options, err);
 }
 
 static void drop_plans(struct bench *bench)
@@ -156,28 +168,30 @@ static void drop_plans(struct bench *bench)
 
 static void set_up(struct bench *bench)
 {
-    struct run *run = &bench->run;
+    static const char *const texts[] = {"a photo of a cat", "a photo of a cat", "a photo of a cat"};
     struct mt19937 generator;
     struct arena counting;
     struct error err;
 
-    if (!run_init(run, bench->pipeline, &bench->request, NULL, &err) || !run_tokenize(run, &err))
+    bench->ops = &bench->pipeline->backend->ops;
+    bench->stream = bench->pipeline->stream;
+    if (!prompt_tokenize(&bench->tokens, bench->pipeline, texts, (int)bench->shape.t5_tokens, &err))
         fail(&err);
     arena_init(&counting, NULL, 0);
     if (!plan(bench, &counting, &err))
         fail(&err);
     drop_plans(bench);
-    arena_init(&bench->arena, run->ops->memory_alloc(counting.peak), counting.peak);
+    arena_init(&bench->arena, bench->ops->memory_alloc(counting.peak), counting.peak);
     if (!bench->arena.base || !plan(bench, &bench->arena, &err))
         fail(&err);
 
     mt19937_seed(&generator, 1);
     torch_cpu_normal(bench->latent.data, (size_t)tensor_count(&bench->latent), &generator);
-    torch_cpu_normal(run->context.data, (size_t)tensor_count(&run->context), &generator);
-    torch_cpu_normal(run->pooled.data, (size_t)tensor_count(&run->pooled), &generator);
-    run->ops->fill(run->stream, &bench->timesteps, 875.0f);
-    mmdit_modulate(bench->mmdit, run->stream, &bench->timesteps, &run->pooled);
-    mmdit_set_context(bench->mmdit, run->stream, &run->context);
+    torch_cpu_normal(bench->context.data, (size_t)tensor_count(&bench->context), &generator);
+    torch_cpu_normal(bench->pooled.data, (size_t)tensor_count(&bench->pooled), &generator);
+    bench->ops->fill(bench->stream, &bench->timesteps, 875.0f);
+    mmdit_modulate(bench->mmdit, bench->stream, 0, &bench->timesteps, &bench->pooled);
+    mmdit_set_context(bench->mmdit, bench->stream, 0, &bench->context);
     finish(bench);
 }
 
@@ -199,13 +213,13 @@ static void count_operations(struct bench *bench, struct part *part)
 
 static void measure(struct bench *bench, struct part *part)
 {
-    const char *name = bench->run.ops->name;
-    double before = fma_peak(bench->run.stream, name), started = seconds_now();
+    const char *name = bench->ops->name;
+    double before = fma_peak(bench->stream, name), started = seconds_now();
 
     linear_gflop = linear_seconds = 0.0;
     part->run(bench);
     part->seconds[part->count] = seconds_now() - started;
-    part->peak[part->count] = (before + fma_peak(bench->run.stream, name)) / 2.0;
+    part->peak[part->count] = (before + fma_peak(bench->stream, name)) / 2.0;
     part->linear_share[part->count] =
         100.0 * linear_gflop / linear_seconds / part->peak[part->count];
     part->count++;
@@ -286,13 +300,13 @@ int main(int argc, char **argv)
     options.model = argv[optind];
     if (!pipeline_create(&bench.pipeline, &options, &err))
         fail(&err);
-    pipeline_request_defaults(bench.pipeline, &bench.request);
-    bench.request.prompt = "a photo of a cat";
-    bench.request.width = width;
-    bench.request.height = height;
-    bench.request.steps = 1;
-    bench.request.guidance_scale = 5.0;
-    bench.request.t5_tokens = t5_tokens;
+    bench.shape =
+        (struct batch_shape){.places = 1,
+                             .conds = 2,
+                             .channels = mmdit_shape(bench.pipeline->mmdit)->latent_channels,
+                             .height = height / VAE_FACTOR,
+                             .width = width / VAE_FACTOR,
+                             .t5_tokens = t5_tokens};
     set_up(&bench);
     printf("%s, %dx%d, %d T5 tokens, two guidance halves, %s\n", options.model, width, height,
            t5_tokens, bench.pipeline->backend->description);
@@ -312,9 +326,8 @@ int main(int argc, char **argv)
         if (parts[i].count > 0)
             print_part(&parts[i]);
 
-    run_finish(&bench.run);
     drop_plans(&bench);
-    bench.run.ops->memory_free(bench.arena.base, bench.arena.size);
+    bench.ops->memory_free(bench.arena.base, bench.arena.size);
     pipeline_destroy(bench.pipeline);
     return 0;
 }

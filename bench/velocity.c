@@ -160,6 +160,12 @@ static bool plan(struct evaluator *e, struct arena *arena, struct error *err)
     enum dtype f = e->ops->activation_dtype;
     const int64_t *latent = e->host.latent.dim, *context = e->host.context.dim;
     const int64_t *pooled = e->host.pooled.dim;
+    const struct mmdit_plan_options wanted = {.batch = latent[0],
+                                              .height = latent[2],
+                                              .width = latent[3],
+                                              .context_tokens = context[1],
+                                              .row_count = latent[0],
+                                              .rows_at_once = latent[0]};
 
     return tensor_alloc(&e->device.latent, arena, DTYPE_F32, "latent", 4, latent, err) &&
            tensor_alloc(&e->velocity, arena, DTYPE_F32, "velocity", 4, latent, err) &&
@@ -168,8 +174,7 @@ static bool plan(struct evaluator *e, struct arena *arena, struct error *err)
            tensor_alloc(&e->pooled_f32, arena, DTYPE_F32, "pooled text", 2, pooled, err) &&
            tensor_alloc(&e->device.pooled, arena, f, "pooled text", 2, pooled, err) &&
            TENSOR_ALLOC(&e->device.timestep, arena, DTYPE_F32, "timesteps", err, latent[0]) &&
-           mmdit_plan_create(&e->plan, e->mmdit, arena, latent[0], latent[2], latent[3], context[1],
-                             latent[0], err);
+           mmdit_plan_create(&e->plan, e->mmdit, arena, arena, &wanted, err);
 }
 
 static bool place(struct evaluator *e, struct error *err)
@@ -199,8 +204,8 @@ static void prepare(struct evaluator *e)
     op->upload(e->stream, &e->pooled_f32, &e->host.pooled);
     op->copy(e->stream, &e->device.context, &e->context_f32);
     op->copy(e->stream, &e->device.pooled, &e->pooled_f32);
-    mmdit_modulate(e->plan, e->stream, &e->device.timestep, &e->device.pooled);
-    mmdit_set_context(e->plan, e->stream, &e->device.context);
+    mmdit_modulate(e->plan, e->stream, 0, &e->device.timestep, &e->device.pooled);
+    mmdit_set_context(e->plan, e->stream, 0, &e->device.context);
 }
 
 static bool evaluate(struct evaluator *e, struct error *err)

@@ -36,7 +36,7 @@ struct recording_key {
 struct mmdit_plan {
     const struct mmdit *mmdit;
     const struct backend_ops *ops;
-    int64_t batch, grid_height, grid_width;
+    int64_t grid_height, grid_width;
     struct joint_block_plan block_plan;
     struct tensor patches;        /* [B, Ti, 16 p p] */
     struct tensor context;        /* [B, Tc, C]: embedded text, the same for all steps */
@@ -195,43 +195,58 @@ const struct mmdit_shape *mmdit_shape(const struct mmdit *mmdit)
     return &mmdit->shape;
 }
 
-bool mmdit_plan_create(struct mmdit_plan **out, const struct mmdit *mmdit, struct arena *scratch,
-                       int64_t batch, int64_t height, int64_t width, int64_t context_tokens,
-                       int64_t row_count, struct error *err)
+static bool check_sides(const struct mmdit_shape *shape, int64_t height, int64_t width,
+                        struct error *err)
 {
-    const struct mmdit_shape *shape = &mmdit->shape;
-    enum dtype f = mmdit->ops->activation_dtype;
-    int64_t c = shape->width, tokens = height / shape->patch * (width / shape->patch);
+    if (height >= shape->patch && width >= shape->patch && height % shape->patch == 0 &&
+        width % shape->patch == 0 && height / shape->patch <= shape->position_side &&
+        width / shape->patch <= shape->position_side)
+        return true;
+    return error_set(err, ERROR_BAD_REQUEST,
+                     "latent of %lld x %lld: sides must be multiples of %lld up to %lld",
+                     (long long)width, (long long)height, (long long)shape->patch,
+                     (long long)(shape->patch * shape->position_side));
+}
+
+static bool place(struct mmdit_plan *plan, struct arena *kept, struct arena *scratch,
+                  const struct mmdit_plan_options *options, struct error *err)
+{
+    const struct mmdit_shape *shape = &plan->mmdit->shape;
+    enum dtype f = plan->ops->activation_dtype;
+    int64_t c = shape->width, tokens = plan->grid_height * plan->grid_width;
     int64_t patch_width = shape->latent_channels * shape->patch * shape->patch;
+    int64_t batch = options->batch, context_tokens = options->context_tokens;
+    int64_t columns = shape->chunk_count * c, rows = options->rows_at_once;
+
+    return TENSOR_ALLOC(&plan->modulation, kept, f, "modulation", err, options->row_count,
+                        columns) &&
+           TENSOR_ALLOC(&plan->context, kept, f, "context", err, batch, context_tokens, c) &&
+           TENSOR_ALLOC(&plan->modulation_now, scratch, f, "modulation", err, batch, columns) &&
+           TENSOR_ALLOC(&plan->cond, scratch, f, "conditioning", err, rows, c) &&
+           TENSOR_ALLOC(&plan->pooled, scratch, f, "conditioning", err, rows, c) &&
+           TENSOR_ALLOC(&plan->sines, scratch, f, "timesteps", err, rows, TIMESTEP_WIDTH) &&
+           TENSOR_ALLOC(&plan->rows, scratch, DTYPE_I32, "rows", err, batch) &&
+           TENSOR_ALLOC(&plan->patches, scratch, f, "patches", err, batch, tokens, patch_width) &&
+           joint_block_plan_init(&plan->block_plan, plan->ops, scratch, batch, tokens,
+                                 context_tokens, c, shape->self_attention_count > 0, err);
+}
+
+bool mmdit_plan_create(struct mmdit_plan **out, const struct mmdit *mmdit, struct arena *kept,
+                       struct arena *scratch, const struct mmdit_plan_options *options,
+                       struct error *err)
+{
     struct mmdit_plan *plan;
 
-    if (height < shape->patch || width < shape->patch || height % shape->patch != 0 ||
-        width % shape->patch != 0 || height / shape->patch > shape->position_side ||
-        width / shape->patch > shape->position_side)
-        return error_set(err, ERROR_BAD_REQUEST,
-                         "latent of %lld x %lld: sides must be multiples of %lld up to %lld",
-                         (long long)width, (long long)height, (long long)shape->patch,
-                         (long long)(shape->patch * shape->position_side));
+    if (!check_sides(&mmdit->shape, options->height, options->width, err))
+        return false;
     plan = calloc(1, sizeof *plan);
     if (!plan)
         return error_set(err, ERROR_NO_MEMORY, "transformer");
     plan->mmdit = mmdit;
     plan->ops = mmdit->ops;
-    plan->batch = batch;
-    plan->grid_height = height / shape->patch;
-    plan->grid_width = width / shape->patch;
-    if (!TENSOR_ALLOC(&plan->modulation, scratch, f, "modulation", err, row_count,
-                      shape->chunk_count * c) ||
-        !TENSOR_ALLOC(&plan->modulation_now, scratch, f, "modulation", err, batch,
-                      shape->chunk_count * c) ||
-        !TENSOR_ALLOC(&plan->cond, scratch, f, "conditioning", err, row_count, c) ||
-        !TENSOR_ALLOC(&plan->pooled, scratch, f, "conditioning", err, row_count, c) ||
-        !TENSOR_ALLOC(&plan->sines, scratch, f, "timesteps", err, row_count, TIMESTEP_WIDTH) ||
-        !TENSOR_ALLOC(&plan->rows, scratch, DTYPE_I32, "rows", err, batch) ||
-        !TENSOR_ALLOC(&plan->patches, scratch, f, "patches", err, batch, tokens, patch_width) ||
-        !TENSOR_ALLOC(&plan->context, scratch, f, "context", err, batch, context_tokens, c) ||
-        !joint_block_plan_init(&plan->block_plan, mmdit->ops, scratch, batch, tokens,
-                               context_tokens, c, shape->self_attention_count > 0, err)) {
+    plan->grid_height = options->height / mmdit->shape.patch;
+    plan->grid_width = options->width / mmdit->shape.patch;
+    if (!place(plan, kept, scratch, options, err)) {
         mmdit_plan_destroy(plan);
         return error_in(err, "transformer");
     }
@@ -248,16 +263,15 @@ void mmdit_plan_destroy(struct mmdit_plan *plan)
 
 /* cond = timestep embedding + pooled text embedding, [R, C] (model.md, section 2.1) */
 static void make_cond(struct mmdit_plan *plan, struct stream *stream, struct tensor *cond,
-                      struct tensor *scratch, const struct tensor *timesteps,
-                      const struct tensor *pooled)
+                      struct tensor *scratch, const struct tensor *table,
+                      const struct tensor *timesteps, const struct tensor *pooled)
 {
     const struct backend_ops *op = plan->ops;
     const struct mmdit *mmdit = plan->mmdit;
     struct tensor sines = tensor_slice(&plan->sines, 0, 0, timesteps->dim[0]);
     /* The first linear of both writes where modulation will stand later. */
-    struct tensor hidden = tensor_slice(&plan->modulation, 0, 0, timesteps->dim[0]);
+    struct tensor hidden = tensor_slice(table, 1, 0, mmdit->shape.width);
 
-    hidden = tensor_slice(&hidden, 1, 0, mmdit->shape.width);
     op->timestep_embedding(stream, &sines, timesteps);
     op->linear(stream, &hidden, &sines, &mmdit->timestep_in);
     op->silu(stream, &hidden, &hidden);
@@ -269,18 +283,18 @@ static void make_cond(struct mmdit_plan *plan, struct stream *stream, struct ten
     op->add(stream, cond, cond, scratch);
 }
 
-void mmdit_modulate(struct mmdit_plan *plan, struct stream *stream, const struct tensor *timesteps,
-                    const struct tensor *pooled)
+void mmdit_modulate(struct mmdit_plan *plan, struct stream *stream, int64_t first_row,
+                    const struct tensor *timesteps, const struct tensor *pooled)
 {
     const struct backend_ops *op = plan->ops;
     const struct mmdit *mmdit = plan->mmdit;
     int64_t c = mmdit->shape.width, rows = timesteps->dim[0], column = 0;
     struct tensor cond = tensor_slice(&plan->cond, 0, 0, rows);
     struct tensor scratch = tensor_slice(&plan->pooled, 0, 0, rows);
-    struct tensor table = tensor_slice(&plan->modulation, 0, 0, rows);
+    struct tensor table = tensor_slice(&plan->modulation, 0, first_row, rows);
     struct tensor shift, scale;
 
-    make_cond(plan, stream, &cond, &scratch, timesteps, pooled);
+    make_cond(plan, stream, &cond, &scratch, &table, timesteps, pooled);
     op->silu(stream, &cond, &cond); /* every modulation takes silu(cond) */
     for (int i = 0; i < mmdit->shape.block_count; i++) {
         int64_t columns = joint_block_chunk_count(&mmdit->blocks[i]) * c;
@@ -295,11 +309,21 @@ void mmdit_modulate(struct mmdit_plan *plan, struct stream *stream, const struct
     op->linear(stream, &scale, &cond, &mmdit->final_scale);
 }
 
-void mmdit_set_context(struct mmdit_plan *plan, struct stream *stream, const struct tensor *context)
+void mmdit_set_context(struct mmdit_plan *plan, struct stream *stream, int64_t first_sample,
+                       const struct tensor *context)
 {
-    struct tensor embedded = tensor_slice(&plan->context, 0, 0, context->dim[0]);
+    struct tensor embedded = tensor_slice(&plan->context, 0, first_sample, context->dim[0]);
 
     plan->ops->linear(stream, &embedded, context, &plan->mmdit->context_embed);
+}
+
+void mmdit_copy_context(struct mmdit_plan *plan, struct stream *stream, int64_t to, int64_t from,
+                        int64_t count)
+{
+    struct tensor target = tensor_slice(&plan->context, 0, to, count);
+    struct tensor source = tensor_slice(&plan->context, 0, from, count);
+
+    plan->ops->copy(stream, &target, &source);
 }
 
 void mmdit_observe(struct mmdit_plan *plan, mmdit_observer observer, void *context)

@@ -43,25 +43,37 @@ const struct mmdit_shape *mmdit_shape(const struct mmdit *mmdit);
 MUST_CHECK bool mmdit_list_weights(const struct mmdit *mmdit, struct weight_list *list,
                                    struct error *err);
 
-/* Places every tensor for latents [B, 16, height, width], `context_tokens` text tokens a sample and
- * `row_count` modulation rows. Height and width are multiples of the patch, at most position_side
- * patches. The plan lives in `scratch`. */
+/* What a plan is for: latents [batch, 16, height, width], sides multiples of the patch and at most
+ * position_side patches. */
+struct mmdit_plan_options {
+    int64_t batch, height, width;
+    int64_t context_tokens; /* of each sample's text */
+    int64_t row_count;      /* modulation rows that are kept */
+    int64_t rows_at_once;   /* the most that mmdit_modulate makes in one call */
+};
+
+/* Places every tensor. The plan lives in both arenas: what evaluations share (modulation, embedded
+ * text) in `kept`, the rest in `scratch`, whose memory may serve others between evaluations. They
+ * may be one arena. */
 MUST_CHECK bool mmdit_plan_create(struct mmdit_plan **out, const struct mmdit *mmdit,
-                                  struct arena *scratch, int64_t batch, int64_t height,
-                                  int64_t width, int64_t context_tokens, int64_t row_count,
-                                  struct error *err);
+                                  struct arena *kept, struct arena *scratch,
+                                  const struct mmdit_plan_options *options, struct error *err);
 void mmdit_plan_destroy(struct mmdit_plan *plan); /* NULL is fine */
 
-/* Computes the modulation of every block for rows of (timestep, pooled text), in one product a
- * linear: it depends on nothing else, so a request's rows are all made before its first step
- * (model.md, section 10.4).
- *   timesteps [R] f32, 1000 sigma; pooled [R, 2048] f; R up to the plan's row_count */
-void mmdit_modulate(struct mmdit_plan *plan, struct stream *stream, const struct tensor *timesteps,
-                    const struct tensor *pooled);
+/* Computes rows [first_row, first_row + R) of the modulation of every block from (timestep, pooled
+ * text), in one product a linear: it depends on nothing else, so rows are made for many steps
+ * before the first of them (model.md, section 10.4).
+ *   timesteps [R] f32, 1000 sigma; pooled [R, 2048] f; R up to the plan's rows_at_once */
+void mmdit_modulate(struct mmdit_plan *plan, struct stream *stream, int64_t first_row,
+                    const struct tensor *timesteps, const struct tensor *pooled);
 
-/* Embeds the text, which no step changes: context [B', Tc, 4096] f, B' up to the plan's batch. */
-void mmdit_set_context(struct mmdit_plan *plan, struct stream *stream,
+/* Embeds the text of samples [first_sample, first_sample + B'), which no step changes:
+ * context [B', Tc, 4096] f. */
+void mmdit_set_context(struct mmdit_plan *plan, struct stream *stream, int64_t first_sample,
                        const struct tensor *context);
+/* Samples [to, to + count) get the text of [from, from + count); the two do not overlap. */
+void mmdit_copy_context(struct mmdit_plan *plan, struct stream *stream, int64_t to, int64_t from,
+                        int64_t count);
 
 /* Called after each block with the residual streams; for tests and for finer progress. */
 typedef void (*mmdit_observer)(void *context, int block, const struct tensor *image_tokens,
@@ -70,7 +82,7 @@ void mmdit_observe(struct mmdit_plan *plan, mmdit_observer observer, void *conte
 
 struct mmdit_evaluation {
     const int32_t *rows;  /* on the host, one a sample: its row of mmdit_modulate */
-    int64_t first_sample; /* the samples' text is mmdit_set_context's from here on */
+    int64_t first_sample; /* the samples' text is mmdit_set_context's of this one on */
     const int *skips;     /* blocks that are left out (skip-layer guidance) */
     int skip_count;
 };

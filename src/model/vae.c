@@ -329,9 +329,9 @@ void vae_decode_plan_destroy(struct vae_decode_plan *plan)
     free(plan);
 }
 
-void vae_decode_plan_forget_shift(struct vae_decode_plan *plan)
+void vae_decode_plan_add_shift(struct vae_decode_plan *plan, bool adds)
 {
-    plan->forgets_shift = true;
+    plan->forgets_shift = !adds;
 }
 
 /* [B, C, H, W] seen as [B, H, W, C] */

@@ -52,9 +52,9 @@ MUST_CHECK bool vae_encode_plan_create(struct vae_encode_plan **out,
                                        int64_t band_rows, struct error *err);
 void vae_encode_plan_destroy(struct vae_encode_plan *plan); /* NULL is fine */
 
-/* From now on the plan decodes latent / scale without adding the shift: wrong, but what diffusers'
- * inpainting pipeline does, and needed to compare with it. */
-void vae_decode_plan_forget_shift(struct vae_decode_plan *plan);
+/* With false, the plan decodes latent / scale without adding the shift from now on: wrong, but what
+ * diffusers' inpainting pipeline does, and needed to compare with it. */
+void vae_decode_plan_add_shift(struct vae_decode_plan *plan, bool adds);
 
 /* latent [B, 16, h, w] f32, model space -> rgb [B, 8h, 8w, 3] f, about [-1, 1] */
 void vae_decode(struct vae_decode_plan *plan, struct stream *stream, struct tensor *rgb,

@@ -30,6 +30,7 @@ struct pipeline_options {
     bool without_t5;       /* leave the T5 encoder out: zeros take its place */
     bool keep_weights;     /* between the phases of a run: faster for a server, more memory */
     int images_at_once;    /* pictures of a request that go through the network together; 0: 1 */
+    int prompts_kept;      /* encoded prompts that are kept for requests that use them again */
     int vae_band_rows;     /* rows of the picture that the VAE norms at a time; -1: all; 0: 32 on
                             * hosts, all on devices */
 };

@@ -3,40 +3,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-#include "base/size.h"
 #include "pipeline/pipeline_private.h"
-
-static void watch_device_memory(struct run *run)
-{
-    size_t free_bytes, total_bytes;
-
-    if (!run->ops->memory_info)
-        return;
-    run->ops->memory_info(&free_bytes, &total_bytes);
-    if (run->device_least_free == 0 || free_bytes < run->device_least_free)
-        run->device_least_free = free_bytes;
-}
-
-void run_report(struct run *run, enum pipeline_phase phase, int step, int step_count)
-{
-    struct pipeline_progress progress = {.phase = phase, .step = step, .step_count = step_count};
-    double now = seconds_now();
-
-    watch_device_memory(run);
-    if (!run->callbacks || !run->callbacks->progress)
-        return;
-    progress.phase_seconds = now - run->phase_started;
-    progress.total_seconds = now - run->started;
-    run->callbacks->progress(run->callbacks->context, &progress);
-}
-
-void run_begin_phase(struct run *run, enum pipeline_phase phase, int step_count)
-{
-    run->phase_started = seconds_now();
-    run_report(run, phase, 0, step_count);
-}
-
-/* --- Checks --- */
 
 static bool check_side(const char *name, int side, const struct pipeline_info *info,
                        struct error *err)
@@ -116,7 +83,7 @@ static bool check_skip_layers(const struct pipeline_request *request,
 static bool check_init_image(const struct pipeline_request *request,
                              const struct pipeline_info *info, struct error *err)
 {
-    bool has_init = request->init_image || request->init_pixels;
+    bool has_init = request_has_init(request);
 
     if (request->mask && !has_init)
         return error_set(err, ERROR_BAD_REQUEST, "mask: needs an init image to keep parts of");
@@ -128,9 +95,13 @@ static bool check_init_image(const struct pipeline_request *request,
     return check_number("strength", request->strength, 0.0, 1.0, err);
 }
 
-static bool check(const struct pipeline_request *request, const struct pipeline_info *info,
-                  struct error *err)
+bool request_check(const struct pipeline_request *request, const struct pipeline *pipeline,
+                   struct error *err)
 {
+    struct pipeline_info known;
+    const struct pipeline_info *info = &known;
+
+    pipeline_info(pipeline, &known);
     if (!check_texts(request, err) || !check_side("width", request->width, info, err) ||
         !check_side("height", request->height, info, err) ||
         !check_integer("steps", request->steps, 1, PIPELINE_STEPS_MAX, err) ||
@@ -144,107 +115,18 @@ static bool check(const struct pipeline_request *request, const struct pipeline_
     return check_skip_layers(request, info, err) && check_init_image(request, info, err);
 }
 
-bool run_init(struct run *run, struct pipeline *pipeline, const struct pipeline_request *request,
-              const struct pipeline_callbacks *callbacks, struct error *err)
+struct guidance request_guidance(const struct pipeline_request *request)
 {
-    struct pipeline_info info;
-
-    *run = (struct run){
-        .pipeline = pipeline,
-        .ops = &pipeline->backend->ops,
-        .stream = pipeline->stream,
-        .request = request,
-        .callbacks = callbacks,
-        .started = seconds_now(),
-    };
-    pipeline_info(pipeline, &info);
-    if (!check(request, &info, err))
-        return false;
-    run->guidance = (struct guidance){
+    return (struct guidance){
         .scale = request->guidance_scale,
         .skips_layers = request->skip_layer_count > 0,
         .skip_scale = request->skip_layer_scale,
         .skip_start = request->skip_layer_start,
         .skip_stop = request->skip_layer_stop,
     };
-    run->conds = guidance_is_on(&run->guidance) ? 2 : 1;
-    run->height = request->height / VAE_FACTOR;
-    run->width = request->width / VAE_FACTOR;
-    run->channels = mmdit_shape(pipeline->mmdit)->latent_channels;
-    run->context_tokens = CLIP_TOKENS + request->t5_tokens;
-    run->images = request->image_count;
-    run->at_once = min_i64(run->images, pipeline->images_at_once);
-    run->has_init = request->init_image || request->init_pixels;
-    run->has_mask = request->mask != NULL;
-    if (!sigma_schedule_create(&run->schedule, request->steps, request->flow_shift, err))
-        return false;
-    if (run->has_init &&
-        !sigma_schedule_first_step(&run->first_step, run->schedule, request->strength, err)) {
-        run_finish(run);
-        return false;
-    }
-    return true;
 }
 
-void run_finish(struct run *run)
+bool request_has_init(const struct pipeline_request *request)
 {
-    sigma_schedule_destroy(run->schedule);
-    run->schedule = NULL;
-}
-
-/* --- Tokens --- */
-
-static int64_t first_of(const int32_t *ids, int64_t count, int32_t wanted)
-{
-    for (int64_t i = 0; i < count; i++)
-        if (ids[i] == wanted)
-            return i;
-    return count - 1; /* a cut prompt ends with it, so this is never reached */
-}
-
-static bool tokenize_cond(struct run *run, int cond, const char *const texts[3], struct error *err)
-{
-    struct pipeline *pipeline = run->pipeline;
-    struct tokens *tokens = &run->tokens;
-    size_t cut;
-
-    for (int i = 0; i < CLIP_COUNT; i++) {
-        int32_t *ids = tokens->clip[i][cond];
-
-        if (!clip_tokenizer_encode_padded(pipeline->clip_tokenizer[i], texts[i], strlen(texts[i]),
-                                          ids, &cut, err))
-            return false;
-        tokens->clip_cut = (int)max_i64(tokens->clip_cut, (int64_t)cut);
-        tokens->clip_eos[i][cond] =
-            first_of(ids, CLIP_TOKENS, clip_tokenizer_eos(pipeline->clip_tokenizer[i]));
-    }
-    if (!pipeline->t5)
-        return true;
-    if (!t5_tokenizer_encode_padded(pipeline->t5_tokenizer, texts[2], strlen(texts[2]),
-                                    tokens->t5[cond], (size_t)run->request->t5_tokens, &cut, err))
-        return false;
-    tokens->t5_cut = (int)max_i64(tokens->t5_cut, (int64_t)cut);
-    return true;
-}
-
-static const char *either(const char *text, const char *fallback)
-{
-    return text ? text : fallback;
-}
-
-bool run_tokenize(struct run *run, struct error *err)
-{
-    const struct pipeline_request *request = run->request;
-    const char *negative = either(request->negative_prompt, "");
-    const char *positives[3] = {request->prompt, either(request->prompt_2, request->prompt),
-                                either(request->prompt_3, request->prompt)};
-    const char *negatives[3] = {negative, either(request->negative_prompt_2, negative),
-                                either(request->negative_prompt_3, negative)};
-
-    /* The negative prompt comes first in every batch. */
-    if (run->conds == 2 && !tokenize_cond(run, 0, negatives, err))
-        return error_in(err, "negative prompt");
-    if (!tokenize_cond(run, (int)run->conds - 1, positives, err))
-        return error_in(err, "prompt");
-    return true;
+    return request->init_image || request->init_pixels;
 }

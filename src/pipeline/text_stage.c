@@ -2,32 +2,40 @@
  *
  *   context  [CLIP-L | CLIP-G | zeros] for 77 tokens, then T5's tokens
  *   pooled   [CLIP-L | CLIP-G]
+ *
+ * Prompts are encoded one at a time, so that a prompt's embedding is the same whatever else is
+ * asked for, and may be kept.
  */
+#include <stdlib.h>
+
+#include "base/size.h"
 #include "pipeline/pipeline_private.h"
 
-bool text_stage_plan(struct text_stage *stage, struct run *run, struct arena *work,
-                     struct error *err)
+bool text_stage_plan(struct text_stage *stage, const struct pipeline *pipeline,
+                     const struct batch_shape *shape, struct arena *work, struct error *err)
 {
-    struct pipeline *pipeline = run->pipeline;
-    int64_t t5_tokens = run->request->t5_tokens;
+    const struct mmdit_shape *network = mmdit_shape(pipeline->mmdit);
+    enum dtype f = pipeline->backend->ops.activation_dtype;
     size_t most = 0, mark;
 
     *stage = (struct text_stage){0};
     for (int i = 0; i < CLIP_COUNT; i++)
-        if (!TENSOR_ALLOC(&stage->clip_ids[i], work, DTYPE_I32, "tokens", err, run->conds,
-                          CLIP_TOKENS))
+        if (!TENSOR_ALLOC(&stage->clip_ids[i], work, DTYPE_I32, "tokens", err, 1, CLIP_TOKENS))
             return false;
-    if (!TENSOR_ALLOC(&stage->t5_ids, work, DTYPE_I32, "tokens", err, run->conds, t5_tokens))
+    if (!TENSOR_ALLOC(&stage->t5_ids, work, DTYPE_I32, "tokens", err, 1, shape->t5_tokens) ||
+        !TENSOR_ALLOC(&stage->context, work, f, "context", err, 1, CLIP_TOKENS + shape->t5_tokens,
+                      network->context_width) ||
+        !TENSOR_ALLOC(&stage->pooled, work, f, "pooled text", err, 1, network->pooled_width))
         return false;
     /* The encoders run one after the other and share their memory. */
     mark = arena_mark(work);
     for (int i = 0; i < CLIP_COUNT; i++) {
-        if (!clip_plan_create(&stage->clip[i], pipeline->clip[i], work, run->conds, err))
+        if (!clip_plan_create(&stage->clip[i], pipeline->clip[i], work, 1, err))
             return false;
         most = work->used > most ? work->used : most;
         arena_release(work, mark);
     }
-    if (pipeline->t5 && !t5_plan_create(&stage->t5, pipeline->t5, work, run->conds, t5_tokens, err))
+    if (pipeline->t5 && !t5_plan_create(&stage->t5, pipeline->t5, work, 1, shape->t5_tokens, err))
         return false;
     if (work->used < most)
         work->used = most;
@@ -41,55 +49,83 @@ void text_stage_finish(struct text_stage *stage)
     t5_plan_destroy(stage->t5);
 }
 
-static void encode_clip(struct text_stage *stage, struct run *run, int which, int64_t column,
+/* Where the first end token stands; a cut prompt ends with it, so there is one. */
+static int64_t end_of(const int32_t *ids, int32_t end)
+{
+    for (int64_t i = 0; i < CLIP_TOKENS; i++)
+        if (ids[i] == end)
+            return i;
+    return CLIP_TOKENS - 1;
+}
+
+static void encode_clip(struct text_stage *stage, struct pipeline *pipeline,
+                        const struct prompt_tokens *tokens, int which, int64_t column,
                         int64_t pooled_column)
 {
-    const struct clip_encoder *encoder = run->pipeline->clip[which];
-    struct tensor rows = tensor_slice(&run->context, 1, 0, CLIP_TOKENS);
+    const struct clip_encoder *encoder = pipeline->clip[which];
+    const struct backend_ops *ops = &pipeline->backend->ops;
+    const int32_t *ids = tokens->clip[which];
+    int64_t end = end_of(ids, clip_tokenizer_eos(pipeline->clip_tokenizer[which]));
+    struct tensor rows = tensor_slice(&stage->context, 1, 0, CLIP_TOKENS);
     struct tensor hidden = tensor_slice(&rows, 2, column, clip_encoder_width(encoder));
     struct tensor pooled =
-        tensor_slice(&run->pooled, 1, pooled_column, clip_encoder_pooled_width(encoder));
-    struct tensor ids = TENSOR_OF(run->tokens.clip[which], DTYPE_I32, run->conds, CLIP_TOKENS);
+        tensor_slice(&stage->pooled, 1, pooled_column, clip_encoder_pooled_width(encoder));
+    struct tensor host = TENSOR_OF((void *)(uintptr_t)ids, DTYPE_I32, 1, CLIP_TOKENS);
 
-    run->ops->upload(run->stream, &stage->clip_ids[which], &ids);
-    clip_encode(stage->clip[which], run->stream, &hidden, &pooled, &stage->clip_ids[which],
-                run->tokens.clip_eos[which]);
+    ops->upload(pipeline->stream, &stage->clip_ids[which], &host);
+    clip_encode(stage->clip[which], pipeline->stream, &hidden, &pooled, &stage->clip_ids[which],
+                &end);
 }
 
-static void encode_t5(struct text_stage *stage, struct run *run)
+static void encode_t5(struct text_stage *stage, struct pipeline *pipeline,
+                      const struct prompt_tokens *tokens)
 {
-    struct tensor hidden = tensor_slice(&run->context, 1, CLIP_TOKENS, run->request->t5_tokens);
+    struct tensor hidden = tensor_slice(&stage->context, 1, CLIP_TOKENS, tokens->t5_count);
+    struct tensor host = TENSOR_OF((void *)(uintptr_t)tokens->t5, DTYPE_I32, 1, tokens->t5_count);
 
-    for (int64_t cond = 0; cond < run->conds; cond++) {
-        struct tensor host = TENSOR_OF(run->tokens.t5[cond], DTYPE_I32, 1, run->request->t5_tokens);
-        struct tensor ids = tensor_slice(&stage->t5_ids, 0, cond, 1);
-
-        run->ops->upload(run->stream, &ids, &host);
-    }
-    t5_encode(stage->t5, run->stream, &hidden, &stage->t5_ids);
+    pipeline->backend->ops.upload(pipeline->stream, &stage->t5_ids, &host);
+    t5_encode(stage->t5, pipeline->stream, &hidden, &stage->t5_ids);
 }
 
-bool text_stage_run(struct text_stage *stage, struct run *run, struct error *err)
+static struct embedding *fetch(const struct text_stage *stage, struct pipeline *pipeline)
 {
-    struct pipeline *pipeline = run->pipeline;
+    const struct backend_ops *ops = &pipeline->backend->ops;
+    size_t context = tensor_bytes(&stage->context), pooled = tensor_bytes(&stage->pooled);
+    size_t first = size_round_up(context, ARENA_ALIGN);
+    struct embedding *embedding = malloc(sizeof *embedding + first + pooled);
+
+    if (!embedding)
+        return NULL;
+    *embedding = (struct embedding){.context = stage->context, .pooled = stage->pooled, .users = 1};
+    embedding->context.data = embedding->memory;
+    embedding->pooled.data = embedding->memory + first;
+    ops->download(pipeline->stream, &embedding->context, &stage->context);
+    ops->download(pipeline->stream, &embedding->pooled, &stage->pooled);
+    return embedding;
+}
+
+bool text_stage_run(struct text_stage *stage, struct pipeline *pipeline,
+                    const struct prompt_tokens *tokens, struct embedding **out, struct error *err)
+{
+    const struct backend_ops *ops = &pipeline->backend->ops;
     int64_t column = 0, pooled_column = 0;
-    int steps = CLIP_COUNT + (pipeline->t5 != NULL), done = 0;
+    struct embedding *embedding;
 
-    run_begin_phase(run, PHASE_ENCODE, steps);
-    run->ops->fill(run->stream, &run->context, 0.0f);
+    ops->fill(pipeline->stream, &stage->context, 0.0f);
     for (int i = 0; i < CLIP_COUNT; i++) {
-        encode_clip(stage, run, i, column, pooled_column);
+        encode_clip(stage, pipeline, tokens, i, column, pooled_column);
         column += clip_encoder_width(pipeline->clip[i]);
         pooled_column += clip_encoder_pooled_width(pipeline->clip[i]);
-        if (!run->ops->stream_finish(run->stream, err))
-            return error_in(err, "text encoders");
-        run_report(run, PHASE_ENCODE, ++done, steps);
     }
-    if (pipeline->t5) {
-        encode_t5(stage, run);
-        if (!run->ops->stream_finish(run->stream, err))
-            return error_in(err, "text encoders");
-        run_report(run, PHASE_ENCODE, ++done, steps);
+    if (pipeline->t5)
+        encode_t5(stage, pipeline, tokens);
+    embedding = fetch(stage, pipeline);
+    if (!ops->stream_finish(pipeline->stream, err)) {
+        embedding_release(embedding);
+        return error_in(err, "text encoders");
     }
+    if (!embedding)
+        return error_set(err, ERROR_NO_MEMORY, "prompt");
+    *out = embedding;
     return true;
 }

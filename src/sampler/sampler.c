@@ -6,20 +6,24 @@
 struct sampler {
     const char *name;
     int tensor_count; /* of sampler_plan.tensors, the velocity included */
-    bool (*step)(struct sampler_plan *plan, const struct sampling *sampling, struct tensor *latent,
-                 int step, struct error *err);
+    bool (*step)(struct sampler_plan *plan, const struct sampling *sampling,
+                 struct sampler_track *tracks, int count, struct error *err);
 };
 
 /* x' = x + (sigma' - sigma) v, the first-order solution of dx/dsigma = v. */
 static bool euler_step(struct sampler_plan *plan, const struct sampling *sampling,
-                       struct tensor *latent, int step, struct error *err)
+                       struct sampler_track *tracks, int count, struct error *err)
 {
-    const float *sigma = &sampling->schedule->sigma[step];
-    struct tensor *velocity = &plan->tensors[0];
+    struct tensor velocity = tensor_slice(&plan->tensors[0], 0, 0, count);
 
-    if (!sampling->velocity(sampling->context, velocity, latent, step, err))
+    if (!sampling->velocity(sampling->context, &velocity, tracks, count, err))
         return false;
-    sampling->ops->scale_add(sampling->stream, latent, 1.0f, latent, sigma[1] - sigma[0], velocity);
+    for (int i = 0; i < count; i++) {
+        const float *sigma = &tracks[i].schedule->sigma[tracks[i].step];
+        struct tensor *latent = &tracks[i].latent, v = tensor_slice(&velocity, 0, i, 1);
+
+        sampling->ops->scale_add(sampling->stream, latent, 1.0f, latent, sigma[1] - sigma[0], &v);
+    }
     return true;
 }
 
@@ -71,16 +75,10 @@ bool sampler_plan_init(struct sampler_plan *plan, const struct sampler *sampler,
     return true;
 }
 
-bool sampler_run(struct sampler_plan *plan, const struct sampling *sampling, struct tensor *latent,
-                 struct error *err)
+bool sampler_step(struct sampler_plan *plan, const struct sampling *sampling,
+                  struct sampler_track *tracks, int count, struct error *err)
 {
-    for (int step = sampling->first_step; step < sampling->schedule->count; step++) {
-        if (!plan->sampler->step(plan, sampling, latent, step, err))
-            return false;
-        if (sampling->after_step && !sampling->after_step(sampling->context, latent, step, err))
-            return false;
-    }
-    return true;
+    return plan->sampler->step(plan, sampling, tracks, count, err);
 }
 
 void latent_add_noise(const struct backend_ops *ops, struct stream *stream, struct tensor *out,

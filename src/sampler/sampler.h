@@ -28,38 +28,39 @@ const char *sampler_name(const struct sampler *sampler); /* "euler" */
 
 struct sampler_plan {
     const struct sampler *sampler;
-    struct tensor tensors[SAMPLER_TENSORS_MAX]; /* like the latent; the first is the velocity */
+    struct tensor tensors[SAMPLER_TENSORS_MAX]; /* like the latents; the first is the velocity */
 };
 
-/* Places what sampling a latent of this shape needs. Lives as long as the arena. */
+/* Places what sampling latents [B, 16, H, W] needs. Lives as long as the arena. */
 MUST_CHECK bool sampler_plan_init(struct sampler_plan *plan, const struct sampler *sampler,
                                   struct arena *arena, const struct tensor *latent,
                                   struct error *err);
 
-/* velocity = what the network predicts at schedule->sigma[step], guidance included
- *   velocity, latent [B, 16, H, W] f32 */
+/* A latent on its way from noise to clean; each has its own schedule and place in it. */
+struct sampler_track {
+    struct tensor latent;                  /* [1, 16, H, W] f32, at schedule->sigma[step] */
+    const struct sigma_schedule *schedule; /* borrowed */
+    int step;                              /* the next one, below schedule->count */
+};
+
+/* velocity[i] = what the network predicts for tracks[i], guidance included
+ *   velocity [count, 16, H, W] f32 */
 typedef bool (*velocity_function)(void *context, struct tensor *velocity,
-                                  const struct tensor *latent, int step, struct error *err);
+                                  const struct sampler_track *tracks, int count, struct error *err);
 
-/* After step `step`, with the latent at schedule->sigma[step + 1]: may change it (inpainting), wait
- * for the stream, report progress, or end the run by failing. */
-typedef bool (*step_function)(void *context, struct tensor *latent, int step, struct error *err);
-
-/* What a run borrows. */
+/* What a step borrows. */
 struct sampling {
     const struct backend_ops *ops;
     struct stream *stream;
-    const struct sigma_schedule *schedule;
-    int first_step; /* 0, or where image to image starts */
     velocity_function velocity;
-    step_function after_step; /* may be NULL */
-    void *context;            /* for both functions */
+    void *context; /* of the function */
 };
 
-/* latent [B, 16, H, W] f32: at schedule->sigma[first_step] -> clean. Fails only when one of the two
- * functions does; what the device reports is for stream_finish. */
-MUST_CHECK bool sampler_run(struct sampler_plan *plan, const struct sampling *sampling,
-                            struct tensor *latent, struct error *err);
+/* Takes every latent to its next sigma; counting is the caller's. At most as many tracks as the
+ * plan was made for. Fails only when the function does; what the device reports is for
+ * stream_finish. */
+MUST_CHECK bool sampler_step(struct sampler_plan *plan, const struct sampling *sampling,
+                             struct sampler_track *tracks, int count, struct error *err);
 
 /* out = sigma noise + (1 - sigma) clean: a clean latent taken to a noise level. out may be either
  * of the inputs; all f32. */

@@ -88,26 +88,30 @@ static void check_forward(struct check *check, const char *tag)
     struct tensor velocity = check_zeros(DTYPE_F32, latent.rank, latent.dim);
     struct observed observed = {check, tag, &p->backend->ops, mmdit_shape(p->mmdit)->block_count};
     struct mmdit_evaluation evaluation = {.rows = (int32_t[]){0, 1}};
+    const struct mmdit_plan_options options = {.batch = 2,
+                                               .height = latent.dim[2],
+                                               .width = latent.dim[3],
+                                               .context_tokens = context.dim[1],
+                                               .row_count = 2,
+                                               .rows_at_once = 2};
     struct mmdit_plan *plan = NULL;
     struct arena counting, arena;
     struct error err;
 
     arena_init(&counting, NULL, 0);
-    if (!mmdit_plan_create(&plan, p->mmdit, &counting, 2, latent.dim[2], latent.dim[3],
-                           context.dim[1], 2, &err)) {
+    if (!mmdit_plan_create(&plan, p->mmdit, &counting, &counting, &options, &err)) {
         check_broken(check, &err, "mmdit.%s", tag);
         return;
     }
     mmdit_plan_destroy(plan);
     arena = check_arena(check, counting.peak);
-    if (!mmdit_plan_create(&plan, p->mmdit, &arena, 2, latent.dim[2], latent.dim[3], context.dim[1],
-                           2, &err)) {
+    if (!mmdit_plan_create(&plan, p->mmdit, &arena, &arena, &options, &err)) {
         check_broken(check, &err, "mmdit.%s", tag);
         return;
     }
-    mmdit_modulate(plan, p->stream, &timestep, &pooled);
+    mmdit_modulate(plan, p->stream, 0, &timestep, &pooled);
     round_activations(check, true);
-    mmdit_set_context(plan, p->stream, &context);
+    mmdit_set_context(plan, p->stream, 0, &context);
     mmdit_observe(plan, check->is_fp8 ? NULL : observe_block, &observed);
     mmdit_run(plan, p->stream, &velocity, &latent, &evaluation);
     check_stage(check, &velocity, "mmdit.%s.velocity", tag);

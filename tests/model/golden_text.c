@@ -113,33 +113,29 @@ void check_tokens(struct check *check, const char *tokens_path)
     }
 }
 
-/* A run of the text stage alone: prompts for the three encoders, t5_tokens tokens. */
-static bool embed(struct check *check, const char *const texts[3], int t5_tokens, struct run *run,
-                  struct pipeline_request *request, struct error *err)
+/* The text stage alone: prompts for the three encoders, NULL as the first, t5_tokens tokens. */
+static bool embed(struct check *check, const char *const texts[3], int t5_tokens,
+                  struct embedding **out, struct error *err)
 {
-    const struct mmdit_shape *shape = mmdit_shape(check->pipeline->mmdit);
+    struct pipeline *pipeline = check->pipeline;
+    const struct batch_shape shape = {.t5_tokens = t5_tokens};
+    const char *each[3] = {texts[0], texts[1] ? texts[1] : texts[0],
+                           texts[2] ? texts[2] : texts[0]};
     struct text_stage stage = {0};
+    struct prompt_tokens tokens;
     struct arena counting, arena;
     bool ok;
 
-    pipeline_request_defaults(check->pipeline, request);
-    request->prompt = texts[0];
-    request->prompt_2 = texts[1];
-    request->prompt_3 = texts[2];
-    request->guidance_scale = 1.0;
-    request->t5_tokens = t5_tokens;
-    if (!run_init(run, check->pipeline, request, NULL, err) || !run_tokenize(run, err))
+    if (!prompt_tokenize(&tokens, pipeline, each, t5_tokens, err))
         return false;
-    run->context = check_zeros(DTYPE_F32, 3,
-                               (int64_t[]){run->conds, run->context_tokens, shape->context_width});
-    run->pooled = check_zeros(DTYPE_F32, 2, (int64_t[]){run->conds, shape->pooled_width});
     arena_init(&counting, NULL, 0);
-    ok = text_stage_plan(&stage, run, &counting, err);
+    ok = text_stage_plan(&stage, pipeline, &shape, &counting, err);
     text_stage_finish(&stage);
     arena = check_arena(check, counting.peak);
-    ok = ok && text_stage_plan(&stage, run, &arena, err) && text_stage_run(&stage, run, err);
+    ok = ok && text_stage_plan(&stage, pipeline, &shape, &arena, err) &&
+         text_stage_run(&stage, pipeline, &tokens, out, err);
     text_stage_finish(&stage);
-    check->pipeline->backend->ops.memory_free(arena.base, arena.size);
+    pipeline->backend->ops.memory_free(arena.base, arena.size);
     return ok;
 }
 
@@ -152,19 +148,19 @@ static struct tensor contiguous(const struct tensor *view)
 }
 
 /* The parts of one prompt's embedding, each against its encoder's own output. */
-static void check_prompt(struct check *check, const struct run *run, size_t i)
+static void check_prompt(struct check *check, const struct embedding *got, size_t i)
 {
     int64_t column = 0, pooled_column = 0;
-    struct tensor clip_rows = tensor_slice(&run->context, 1, 0, CLIP_TOKENS);
+    struct tensor clip_rows = tensor_slice(&got->context, 1, 0, CLIP_TOKENS);
     struct tensor t5_rows =
-        tensor_slice(&run->context, 1, CLIP_TOKENS, run->context_tokens - CLIP_TOKENS);
+        tensor_slice(&got->context, 1, CLIP_TOKENS, got->context.dim[1] - CLIP_TOKENS);
     struct tensor part;
 
     for (int k = 0; k < CLIP_COUNT; k++) {
         int64_t width = clip_encoder_width(check->pipeline->clip[k]);
         int64_t pooled_width = clip_encoder_pooled_width(check->pipeline->clip[k]);
         struct tensor hidden = tensor_slice(&clip_rows, 2, column, width);
-        struct tensor pooled = tensor_slice(&run->pooled, 1, pooled_column, pooled_width);
+        struct tensor pooled = tensor_slice(&got->pooled, 1, pooled_column, pooled_width);
 
         part = contiguous(&hidden);
         check_stage(check, &part, "text.%zu.%s.penultimate", i, clip_names[k]);
@@ -175,28 +171,27 @@ static void check_prompt(struct check *check, const struct run *run, size_t i)
     }
     part = contiguous(&t5_rows);
     check_stage(check, &part, "text.%zu.t5.hidden", i);
-    check_stage(check, &run->context, "text.%zu.prompt_embeds", i);
-    check_stage(check, &run->pooled, "text.%zu.pooled_prompt_embeds", i);
+    check_stage(check, &got->context, "text.%zu.prompt_embeds", i);
+    check_stage(check, &got->pooled, "text.%zu.pooled_prompt_embeds", i);
 }
 
 void check_text(struct check *check)
 {
     json_t *prompts = json_object_get(check->cases, "prompts");
     json_t *three = json_object_get(check->cases, "three_prompts");
-    struct pipeline_request request;
+    struct embedding *got;
     struct error err;
-    struct run run;
 
     for (size_t i = 0; i < json_array_size(prompts); i++) {
         const char *text = json_string_value(json_array_get(prompts, i));
         struct tensor ids = check_expected(check, "text.%zu.t5.ids", i);
 
-        if (embed(check, (const char *const[]){text, NULL, NULL}, (int)ids.dim[0], &run, &request,
-                  &err))
-            check_prompt(check, &run, i);
-        else
+        if (embed(check, (const char *const[]){text, NULL, NULL}, (int)ids.dim[0], &got, &err)) {
+            check_prompt(check, got, i);
+            embedding_release(got);
+        } else {
             check_broken(check, &err, "text.%zu", i);
-        run_finish(&run);
+        }
     }
     if (json_array_size(three) == 3) {
         const char *texts[3];
@@ -204,10 +199,11 @@ void check_text(struct check *check)
 
         for (size_t i = 0; i < 3; i++)
             texts[i] = json_string_value(json_array_get(three, i));
-        if (embed(check, texts, (int)(want.dim[0] - CLIP_TOKENS), &run, &request, &err))
-            check_stage(check, &run.context, "text.three_prompts.prompt_embeds");
-        else
+        if (embed(check, texts, (int)(want.dim[0] - CLIP_TOKENS), &got, &err)) {
+            check_stage(check, &got->context, "text.three_prompts.prompt_embeds");
+            embedding_release(got);
+        } else {
             check_broken(check, &err, "text.three_prompts");
-        run_finish(&run);
+        }
     }
 }

@@ -104,16 +104,22 @@ struct forward {
 
 static void plan_forward(struct forward *f)
 {
+    const struct mmdit_plan_options options = {.batch = 1,
+                                               .height = SIDE,
+                                               .width = SIDE,
+                                               .context_tokens = TOKENS,
+                                               .row_count = 1,
+                                               .rows_at_once = 1};
     struct arena counting;
     struct error err;
 
     arena_init(&counting, NULL, 0);
-    if (!mmdit_plan_create(&f->plan, f->mmdit, &counting, 1, SIDE, SIDE, TOKENS, 1, &err))
+    if (!mmdit_plan_create(&f->plan, f->mmdit, &counting, &counting, &options, &err))
         fail_msg("%s", err.message);
     mmdit_plan_destroy(f->plan);
     arena_init(&f->arena, f->backend->ops.memory_alloc(counting.peak), counting.peak);
     assert_non_null(f->arena.base);
-    if (!mmdit_plan_create(&f->plan, f->mmdit, &f->arena, 1, SIDE, SIDE, TOKENS, 1, &err))
+    if (!mmdit_plan_create(&f->plan, f->mmdit, &f->arena, &f->arena, &options, &err))
         fail_msg("%s", err.message);
 }
 
@@ -157,8 +163,8 @@ static struct tensor velocity_of(const char *model)
     context = make_input(4, 3, (int64_t[]){1, TOKENS, mmdit_shape(f.mmdit)->context_width});
     pooled = make_input(5, 2, (int64_t[]){1, mmdit_shape(f.mmdit)->pooled_width});
     *(float *)timestep.data = 700.0f;
-    mmdit_modulate(f.plan, f.stream, &timestep, &pooled);
-    mmdit_set_context(f.plan, f.stream, &context);
+    mmdit_modulate(f.plan, f.stream, 0, &timestep, &pooled);
+    mmdit_set_context(f.plan, f.stream, 0, &context);
     mmdit_run(f.plan, f.stream, &velocity, &latent, &evaluation);
     if (!f.backend->ops.stream_finish(f.stream, &err))
         fail_msg("%s", err.message);

@@ -404,7 +404,7 @@ static void progress_is_told_by_phase_and_step_and_memory_before(void **state)
     (void)state;
     assert_true(pipeline_estimate(pipeline, &request, &estimate, &err));
     assert_true(pipeline_run(pipeline, &request, &callbacks, &result, &err));
-    assert_int_equal(watch.phases_seen[PHASE_ENCODE], 4);  /* the start and three encoders */
+    assert_int_equal(watch.phases_seen[PHASE_ENCODE], 3);  /* the start and two prompts */
     assert_int_equal(watch.phases_seen[PHASE_DENOISE], 4); /* the start and three steps */
     assert_int_equal(watch.last_step, 3);
     assert_int_equal(watch.phases_seen[PHASE_DECODE], 2);
@@ -455,6 +455,12 @@ static void cancelling_takes_effect_within_a_block(void **state)
     const struct backend_ops *ops = &pipeline->backend->ops;
     int64_t context_width = mmdit_shape(pipeline->mmdit)->context_width;
     int64_t pooled_width = mmdit_shape(pipeline->mmdit)->pooled_width;
+    const struct mmdit_plan_options options = {.batch = 1,
+                                               .height = 8,
+                                               .width = 8,
+                                               .context_tokens = 154,
+                                               .row_count = 1,
+                                               .rows_at_once = 1};
     struct mmdit_evaluation evaluation = {.rows = (int32_t[]){0}};
     size_t bytes = 64u << 20;
     void *memory = ops->memory_alloc(bytes);
@@ -472,11 +478,11 @@ static void cancelling_takes_effect_within_a_block(void **state)
     assert_true(TENSOR_ALLOC(&timesteps, &arena, DTYPE_F32, "timesteps", &err, 1));
     assert_true(TENSOR_ALLOC(&pooled, &arena, DTYPE_F32, "pooled", &err, 1, pooled_width));
     assert_true(TENSOR_ALLOC(&context, &arena, DTYPE_F32, "context", &err, 1, 154, context_width));
-    assert_true(mmdit_plan_create(&plan, pipeline->mmdit, &arena, 1, 8, 8, 154, 1, &err));
+    assert_true(mmdit_plan_create(&plan, pipeline->mmdit, &arena, &arena, &options, &err));
     ops->fill(pipeline->stream, &velocity, 123.0f);
     ops->fill(pipeline->stream, &latent, 0.5f);
-    mmdit_modulate(plan, pipeline->stream, &timesteps, &pooled);
-    mmdit_set_context(plan, pipeline->stream, &context);
+    mmdit_modulate(plan, pipeline->stream, 0, &timesteps, &pooled);
+    mmdit_set_context(plan, pipeline->stream, 0, &context);
     ops->stream_watch(pipeline->stream, &cancel);
     mmdit_observe(plan, cancel_in_block, &cancel);
     mmdit_run(plan, pipeline->stream, &velocity, &latent, &evaluation);

@@ -209,67 +209,88 @@ static void latent_add_noise_weighs_noise_by_sigma(void **state)
 
 #define ELEMENTS 6
 
+#define TRACKS_MAX 2
+
 /* A field that stands for the network, and what was asked of it. */
 struct field {
     float slope; /* v = slope x + offset */
     float offset[ELEMENTS];
-    int steps[64]; /* at which the velocity was asked for */
+    int steps[64]; /* of the first track, at which the velocity was asked for */
     int call_count;
-    int fail_at;    /* the step at which `velocity` fails; -1: none */
-    int stop_after; /* the step after which `after_step` fails; -1: none */
-    float seen[64]; /* the first element after each step */
-    int seen_count;
+    int fail_at; /* the step at which `velocity` fails; -1: none */
 };
 
-static bool field_velocity(void *context, struct tensor *velocity, const struct tensor *latent,
-                           int step, struct error *err)
+static bool field_velocity(void *context, struct tensor *velocity,
+                           const struct sampler_track *tracks, int count, struct error *err)
 {
     struct field *field = context;
-    float *v = velocity->data;
-    const float *x = latent->data;
 
-    field->steps[field->call_count++] = step;
-    if (step == field->fail_at)
+    field->steps[field->call_count++] = tracks[0].step;
+    if (tracks[0].step == field->fail_at)
         return error_set(err, ERROR_BACKEND, "the network failed");
-    for (int i = 0; i < ELEMENTS; i++)
-        v[i] = field->slope * x[i] + field->offset[i];
+    assert_int_equal(velocity->dim[0], count);
+    for (int t = 0; t < count; t++) {
+        float *v = (float *)velocity->data + (ptrdiff_t)t * ELEMENTS;
+        const float *x = tracks[t].latent.data;
+
+        for (int i = 0; i < ELEMENTS; i++)
+            v[i] = field->slope * x[i] + field->offset[i];
+    }
     return true;
 }
 
-static bool field_after_step(void *context, struct tensor *latent, int step, struct error *err)
+static struct sampler_plan plan_euler(struct arena *arena)
 {
-    struct field *field = context;
-
-    field->seen[field->seen_count++] = *(const float *)latent->data;
-    if (step == field->stop_after)
-        return error_set(err, ERROR_CANCELLED, "stopped");
-    return true;
-}
-
-/* Runs Euler from `first_step` over values[ELEMENTS], seen as a latent [2, 1, 1, 3]. */
-static bool run_euler(struct field *field, const struct sigma_schedule *schedule, int first_step,
-                      float *values, struct error *err)
-{
-    static _Alignas(ARENA_ALIGN) unsigned char block[1024];
-    struct tensor latent = TENSOR_OF(values, DTYPE_F32, 2, 1, 1, 3);
-    struct sampling sampling = {.ops = ops,
-                                .stream = open_stream(),
-                                .schedule = schedule,
-                                .first_step = first_step,
-                                .velocity = field_velocity,
-                                .after_step = field_after_step,
-                                .context = field};
+    struct tensor latents = TENSOR_OF(NULL, DTYPE_F32, TRACKS_MAX, 1, 2, 3);
     const struct sampler *euler;
     struct sampler_plan plan;
+    struct error err;
+
+    assert_true(sampler_find(&euler, "euler", &err));
+    assert_true(sampler_plan_init(&plan, euler, arena, &latents, &err));
+    return plan;
+}
+
+/* Steps until the longest track is done; shorter ones, given first, are left out then. */
+static bool run_euler(struct field *field, struct sampler_track *tracks, int count,
+                      struct error *err)
+{
+    static _Alignas(ARENA_ALIGN) unsigned char block[1024];
+    struct sampling sampling = {
+        .ops = ops, .stream = open_stream(), .velocity = field_velocity, .context = field};
+    struct sampler_plan plan;
     struct arena arena;
-    bool ok;
+    bool ok = true;
 
     arena_init(&arena, block, sizeof block);
-    assert_true(sampler_find(&euler, "euler", err));
-    assert_true(sampler_plan_init(&plan, euler, &arena, &latent, err));
-    ok = sampler_run(&plan, &sampling, &latent, err);
+    plan = plan_euler(&arena);
+    while (ok && count > 0) {
+        ok = sampler_step(&plan, &sampling, tracks, count, err);
+        for (int t = 0; ok && t < count; t++)
+            tracks[t].step++;
+        while (count > 0 && tracks->step == tracks->schedule->count) {
+            tracks++;
+            count--;
+        }
+    }
     close_stream(sampling.stream);
     return ok;
+}
+
+static struct sampler_track track_of(float *values, const struct sigma_schedule *schedule,
+                                     int first_step)
+{
+    return (struct sampler_track){.latent = TENSOR_OF(values, DTYPE_F32, 1, 1, 2, 3),
+                                  .schedule = schedule,
+                                  .step = first_step};
+}
+
+static bool run_one(struct field *field, const struct sigma_schedule *schedule, int first_step,
+                    float *values, struct error *err)
+{
+    struct sampler_track track = track_of(values, schedule, first_step);
+
+    return run_euler(field, &track, 1, err);
 }
 
 /* Along a straight path, v = noise - clean everywhere, Euler is exact whatever the schedule. */
@@ -281,7 +302,7 @@ static void euler_reaches_the_clean_latent_along_a_straight_path(void **state)
     (void)state;
     for (int steps = 1; steps <= 50; steps += 7) {
         struct sigma_schedule *schedule = make_schedule(steps, 3.0);
-        struct field field = {.fail_at = -1, .stop_after = -1};
+        struct field field = {.fail_at = -1};
         struct error err;
         float values[ELEMENTS];
 
@@ -289,7 +310,7 @@ static void euler_reaches_the_clean_latent_along_a_straight_path(void **state)
             values[i] = noise[i];
             field.offset[i] = noise[i] - clean[i];
         }
-        assert_true(run_euler(&field, schedule, 0, values, &err));
+        assert_true(run_one(&field, schedule, 0, values, &err));
         for (int i = 0; i < ELEMENTS; i++)
             assert_true(fabsf(values[i] - clean[i]) < 2e-6f);
         sigma_schedule_destroy(schedule);
@@ -304,7 +325,7 @@ static void euler_on_a_linear_field_gives_the_product_of_its_steps(void **state)
 
     (void)state;
     for (size_t s = 0; s < COUNT_OF(starts); s++) {
-        struct field field = {.slope = 1.5f, .fail_at = -1, .stop_after = -1};
+        struct field field = {.slope = 1.5f, .fail_at = -1};
         float values[ELEMENTS] = {1.0f, -2.0f, 0.5f, 4.0f, -0.25f, 3.0f};
         const float before[ELEMENTS] = {1.0f, -2.0f, 0.5f, 4.0f, -0.25f, 3.0f};
         double factor = 1.0;
@@ -313,45 +334,54 @@ static void euler_on_a_linear_field_gives_the_product_of_its_steps(void **state)
         for (int step = starts[s]; step < 20; step++)
             factor *=
                 1.0 + 1.5 * ((double)schedule->sigma[step + 1] - (double)schedule->sigma[step]);
-        assert_true(run_euler(&field, schedule, starts[s], values, &err));
+        assert_true(run_one(&field, schedule, starts[s], values, &err));
         for (int i = 0; i < ELEMENTS; i++)
             assert_true(fabs((double)values[i] - factor * (double)before[i]) < 5e-6);
         assert_int_equal(field.call_count, 20 - starts[s]);
-        assert_int_equal(field.seen_count, 20 - starts[s]);
         for (int call = 0; call < field.call_count; call++)
             assert_int_equal(field.steps[call], starts[s] + call);
-        assert_true(field.seen[field.seen_count - 1] == values[0]);
     }
     sigma_schedule_destroy(schedule);
 }
 
-static void sampler_run_ends_at_once_when_the_network_fails(void **state)
+/* Two latents at different steps of different schedules end where each ends alone, bit for bit. */
+static void tracks_do_not_notice_each_other(void **state)
+{
+    static const float start[ELEMENTS] = {1.0f, -2.0f, 0.5f, 4.0f, -0.25f, 3.0f};
+    struct sigma_schedule *schedules[] = {make_schedule(4, 3.0), make_schedule(9, 1.5)};
+    float alone[2][ELEMENTS], together[2][ELEMENTS];
+    struct sampler_track tracks[2];
+    struct field field = {.slope = 0.75f, .offset = {0.5f, 0.25f}, .fail_at = -1};
+    struct error err;
+
+    (void)state;
+    for (int t = 0; t < 2; t++) {
+        memcpy(alone[t], start, sizeof start);
+        memcpy(together[t], start, sizeof start);
+        assert_true(run_one(&field, schedules[t], t, alone[t], &err));
+        tracks[t] = track_of(together[t], schedules[t], t);
+    }
+    field.call_count = 0;
+    assert_true(run_euler(&field, tracks, 2, &err));
+    assert_int_equal(field.call_count, 8);
+    assert_memory_equal(alone, together, sizeof alone);
+    assert_memory_not_equal(alone[0], alone[1], sizeof alone[0]);
+    for (int t = 0; t < 2; t++)
+        sigma_schedule_destroy(schedules[t]);
+}
+
+static void a_step_fails_when_the_network_does(void **state)
 {
     struct sigma_schedule *schedule = make_schedule(8, 3.0);
-    struct field field = {.slope = 1.0f, .fail_at = 2, .stop_after = -1};
+    struct field field = {.slope = 1.0f, .fail_at = 2};
     float values[ELEMENTS] = {1.0f};
     struct error err;
 
     (void)state;
-    assert_false(run_euler(&field, schedule, 0, values, &err));
+    assert_false(run_one(&field, schedule, 0, values, &err));
     assert_int_equal(err.code, ERROR_BACKEND);
     assert_string_equal(err.message, "the network failed");
     assert_int_equal(field.call_count, 3);
-    assert_int_equal(field.seen_count, 2);
-    sigma_schedule_destroy(schedule);
-}
-
-static void sampler_run_ends_at_once_when_it_is_stopped_after_a_step(void **state)
-{
-    struct sigma_schedule *schedule = make_schedule(8, 3.0);
-    struct field field = {.slope = 1.0f, .fail_at = -1, .stop_after = 4};
-    float values[ELEMENTS] = {1.0f};
-    struct error err;
-
-    (void)state;
-    assert_false(run_euler(&field, schedule, 0, values, &err));
-    assert_int_equal(err.code, ERROR_CANCELLED);
-    assert_int_equal(field.call_count, 5);
     sigma_schedule_destroy(schedule);
 }
 
@@ -505,8 +535,8 @@ int main(void)
         cmocka_unit_test(latent_add_noise_weighs_noise_by_sigma),
         cmocka_unit_test(euler_reaches_the_clean_latent_along_a_straight_path),
         cmocka_unit_test(euler_on_a_linear_field_gives_the_product_of_its_steps),
-        cmocka_unit_test(sampler_run_ends_at_once_when_the_network_fails),
-        cmocka_unit_test(sampler_run_ends_at_once_when_it_is_stopped_after_a_step),
+        cmocka_unit_test(tracks_do_not_notice_each_other),
+        cmocka_unit_test(a_step_fails_when_the_network_does),
         cmocka_unit_test(sampler_find_names_the_samplers_that_there_are),
         cmocka_unit_test(every_sampler_of_the_table_is_found_by_its_name),
         cmocka_unit_test(sampler_plan_init_counts_and_reports_missing_room),

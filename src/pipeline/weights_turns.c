@@ -1,0 +1,116 @@
+/* Weights on the device: all of them at once, or those of one phase after the other. Hosts read
+ * them where they are, and only give pages back. */
+#include "pipeline/pipeline_private.h"
+
+static const enum component components_of[][3] = {
+    [WEIGHTS_NONE] = {COMPONENT_COUNT, COMPONENT_COUNT, COMPONENT_COUNT},
+    [WEIGHTS_TEXT] = {COMPONENT_CLIP_L, COMPONENT_CLIP_G, COMPONENT_T5},
+    [WEIGHTS_IMAGE] = {COMPONENT_VAE, COMPONENT_COUNT, COMPONENT_COUNT},
+    [WEIGHTS_DENOISE] = {COMPONENT_TRANSFORMER, COMPONENT_COUNT, COMPONENT_COUNT},
+    [WEIGHTS_DECODE] = {COMPONENT_VAE, COMPONENT_COUNT, COMPONENT_COUNT},
+};
+
+static bool list_weights(const struct pipeline *pipeline, enum component component, bool with_init,
+                         struct weight_list *list, struct error *err)
+{
+    switch (component) {
+    case COMPONENT_TRANSFORMER:
+        return mmdit_list_weights(pipeline->mmdit, list, err);
+    case COMPONENT_VAE:
+        return vae_decoder_list_weights(pipeline->vae_decoder, list, err) &&
+               (!with_init || !pipeline->vae_encoder ||
+                vae_encoder_list_weights(pipeline->vae_encoder, list, err));
+    case COMPONENT_CLIP_L:
+        return clip_encoder_list_weights(pipeline->clip[0], list, err);
+    case COMPONENT_CLIP_G:
+        return clip_encoder_list_weights(pipeline->clip[1], list, err);
+    case COMPONENT_T5:
+        return !pipeline->t5 || t5_encoder_list_weights(pipeline->t5, list, err);
+    case COMPONENT_COUNT:
+        break;
+    }
+    return true;
+}
+
+size_t weights_component_bytes(const struct pipeline *pipeline, enum component component,
+                               bool with_init)
+{
+    const struct backend_ops *ops = &pipeline->backend->ops;
+    const struct weights *weights = pipeline->files->component[component];
+    struct weight_list list = {0};
+    size_t bytes = 0;
+
+    if (!weights || (component == COMPONENT_T5 && !pipeline->t5))
+        return 0;
+    if (!ops->weights_bytes)
+        return weights_loaded_bytes(weights);
+    if (list_weights(pipeline, component, with_init, &list, NULL))
+        bytes = ops->weights_bytes(list.requests, list.count);
+    weight_list_finish(&list);
+    return bytes;
+}
+
+static bool hold(struct pipeline *pipeline, enum component component, bool with_init,
+                 struct error *err)
+{
+    const struct backend_ops *ops = &pipeline->backend->ops;
+    struct held_weights **held = &pipeline->held[component];
+    struct weight_list list = {0};
+    bool ok;
+
+    if (!ops->weights_hold || *held)
+        return true;
+    ok = list_weights(pipeline, component, with_init, &list, err) &&
+         ops->weights_hold(pipeline->stream, held, list.requests, list.count, err);
+    weight_list_finish(&list);
+    return ok || error_in(err, "%s", component_name(component));
+}
+
+static void drop(struct pipeline *pipeline, enum component component)
+{
+    struct held_weights **held = &pipeline->held[component];
+
+    if (*held)
+        pipeline->backend->ops.weights_drop(pipeline->stream, *held);
+    *held = NULL;
+}
+
+static void release(struct pipeline *pipeline, enum weights_phase phase)
+{
+    for (int i = 0; i < 3 && components_of[phase][i] != COMPONENT_COUNT; i++) {
+        enum component component = components_of[phase][i];
+
+        drop(pipeline, component);
+        if (pipeline->files->component[component])
+            weights_release_pages(pipeline->files->component[component]);
+    }
+}
+
+bool weights_enter(struct pipeline *pipeline, enum weights_phase phase, struct error *err)
+{
+    /* What stays is loaded once, for all uses. */
+    bool with_init = pipeline->keep_weights || phase == WEIGHTS_IMAGE;
+
+    if (!pipeline->keep_weights && pipeline->phase != phase)
+        release(pipeline, pipeline->phase);
+    pipeline->phase = phase;
+    for (int i = 0; i < 3 && components_of[phase][i] != COMPONENT_COUNT; i++)
+        if (!hold(pipeline, components_of[phase][i], with_init, err))
+            return false;
+    return true;
+}
+
+void weights_leave(struct pipeline *pipeline)
+{
+    if (pipeline->keep_weights)
+        return;
+    release(pipeline, pipeline->phase);
+    pipeline->phase = WEIGHTS_NONE;
+}
+
+void weights_drop(struct pipeline *pipeline)
+{
+    for (int i = 0; i < COMPONENT_COUNT; i++)
+        drop(pipeline, (enum component)i);
+    pipeline->phase = WEIGHTS_NONE;
+}
