@@ -103,9 +103,10 @@ struct backend_ops {
     /* What follows waits for all branches and belongs to branch 0. */
     void (*join)(struct stream *stream);
 
-    /* Between these, ops are recorded instead of run; NULL when the stream failed meanwhile or
-     * cannot record what was asked. Shapes and addresses are those of the recording. Everything
-     * must have run once before: nothing is tuned or loaded while recording. */
+    /* Between these, ops are recorded instead of run; backend/recordings.h says when. Shapes and
+     * addresses are those of the recording. Everything must have run once before: nothing is tuned
+     * or loaded while recording. NULL when that or anything else failed, and the stream goes on as
+     * if nothing had been asked of it; NULL too when it skipped ops already. */
     void (*record_begin)(struct stream *stream);
     struct recording *(*record_end)(struct stream *stream);
     void (*replay)(struct stream *stream, const struct recording *recording);

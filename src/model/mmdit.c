@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/recordings.h"
 #include "base/size.h"
 #include "model/joint_block.h"
 
@@ -11,7 +12,6 @@
 #define NORM_EPSILON 1e-6f
 #define TIMESTEP_WIDTH 256 /* sines and cosines that describe a timestep */
 #define SKIP_WORDS ((BLOCKS_MAX + 63) / 64)
-#define RECORDINGS_MAX 4 /* whole evaluations and those with skipped blocks, of two batches */
 
 struct mmdit {
     const struct backend_ops *ops;
@@ -32,6 +32,7 @@ struct recording_key {
     int64_t count, first_sample;
     uint64_t skips[SKIP_WORDS]; /* a bit for each block */
 };
+_Static_assert(sizeof(struct recording_key) <= RECORDINGS_KEY_BYTES, "a key fits");
 
 struct mmdit_plan {
     const struct mmdit *mmdit;
@@ -45,11 +46,7 @@ struct mmdit_plan {
     struct tensor modulation_now; /* [B, chunks C] */
     struct tensor cond, pooled;   /* [R, C] */
     struct tensor sines;          /* [R, 256] */
-    struct mmdit_recording {
-        struct recording_key key;
-        struct recording *recording; /* NULL: has run once and can be recorded now */
-    } recordings[RECORDINGS_MAX];
-    int recording_count;
+    struct recordings recordings;
     mmdit_observer observer;
     void *observer_context;
 };
@@ -254,10 +251,16 @@ bool mmdit_plan_create(struct mmdit_plan **out, const struct mmdit *mmdit, struc
     return true;
 }
 
+void mmdit_plan_forget(struct mmdit_plan *plan)
+{
+    recordings_finish(&plan->recordings, plan->ops);
+}
+
 void mmdit_plan_destroy(struct mmdit_plan *plan)
 {
-    for (int i = 0; plan && i < plan->recording_count; i++)
-        plan->ops->recording_free(plan->recordings[i].recording);
+    if (!plan)
+        return;
+    mmdit_plan_forget(plan);
     free(plan);
 }
 
@@ -392,27 +395,38 @@ static void run_final_layer(struct mmdit_plan *plan, struct stream *stream, stru
     op->unpatchify(stream, velocity, &part->patches, (int)mmdit->shape.patch);
 }
 
+/* The arguments of mmdit_run. */
+struct call {
+    struct mmdit_plan *plan;
+    struct stream *stream;
+    struct tensor *velocity;
+    const struct tensor *latent;
+    const struct mmdit_evaluation *evaluation;
+};
+
 /* Everything but the rows' numbers, which are the only thing that steps change. */
-static void enqueue(struct mmdit_plan *plan, struct stream *stream, struct tensor *velocity,
-                    const struct tensor *latent, const struct mmdit_evaluation *evaluation)
+static void enqueue(void *call_context)
 {
+    const struct call *call = call_context;
+    struct mmdit_plan *plan = call->plan;
+    struct stream *stream = call->stream;
     const struct backend_ops *op = plan->ops;
     const struct mmdit *mmdit = plan->mmdit;
-    int64_t count = latent->dim[0];
+    int64_t count = call->latent->dim[0];
     struct part part = part_of(plan, count);
-    struct tensor context = tensor_slice(&plan->context, 0, evaluation->first_sample, count);
+    struct tensor context = tensor_slice(&plan->context, 0, call->evaluation->first_sample, count);
     struct tensor *image = &part.blocks.image;
 
     op->embedding_rows(stream, &part.modulation, &plan->modulation, &part.rows);
 
-    op->patchify(stream, &part.patches, latent, (int)mmdit->shape.patch);
+    op->patchify(stream, &part.patches, call->latent, (int)mmdit->shape.patch);
     op->linear(stream, image, &part.patches, &mmdit->patch_embed);
     op->position_embedding(stream, image, image, &mmdit->position_table, plan->grid_height,
                            plan->grid_width);
     op->copy(stream, &part.blocks.context, &context);
 
-    run_blocks(plan, stream, &part, evaluation);
-    run_final_layer(plan, stream, &part, velocity);
+    run_blocks(plan, stream, &part, call->evaluation);
+    run_final_layer(plan, stream, &part, call->velocity);
 }
 
 static struct recording_key key_of(const struct tensor *velocity, const struct tensor *latent,
@@ -430,40 +444,20 @@ static struct recording_key key_of(const struct tensor *velocity, const struct t
     return key;
 }
 
-static struct mmdit_recording *find_recording(struct mmdit_plan *plan,
-                                              const struct recording_key *key)
-{
-    for (int i = 0; i < plan->recording_count; i++)
-        if (memcmp(&plan->recordings[i].key, key, sizeof *key) == 0)
-            return &plan->recordings[i];
-    return NULL;
-}
-
-/* The first evaluation of a kind runs op by op, which loads and tunes what there is to; the second
- * is recorded, and from then on replayed. */
 void mmdit_run(struct mmdit_plan *plan, struct stream *stream, struct tensor *velocity,
                const struct tensor *latent, const struct mmdit_evaluation *evaluation)
 {
-    const struct backend_ops *op = plan->ops;
+    struct call call = {plan, stream, velocity, latent, evaluation};
     struct recording_key key = key_of(velocity, latent, evaluation);
-    struct mmdit_recording *kept = find_recording(plan, &key);
     struct tensor rows = tensor_slice(&plan->rows, 0, 0, latent->dim[0]);
     struct tensor host_rows =
         TENSOR_OF((void *)(uintptr_t)evaluation->rows, DTYPE_I32, latent->dim[0]);
 
-    op->upload(stream, &rows, &host_rows);
-    if (kept && !kept->recording) {
-        op->record_begin(stream);
-        enqueue(plan, stream, velocity, latent, evaluation);
-        kept->recording = op->record_end(stream);
-    }
-    if (kept && kept->recording) {
-        op->replay(stream, kept->recording);
-        return;
-    }
-    enqueue(plan, stream, velocity, latent, evaluation);
-    if (op->record_begin && !plan->observer && plan->recording_count < RECORDINGS_MAX && !kept)
-        plan->recordings[plan->recording_count++].key = key;
+    plan->ops->upload(stream, &rows, &host_rows);
+    if (plan->observer) /* sees every block, so none is replayed */
+        enqueue(&call);
+    else
+        recordings_run(&plan->recordings, plan->ops, stream, &key, sizeof key, enqueue, &call);
 }
 
 enum dtype mmdit_weight_dtype(const struct mmdit *mmdit)

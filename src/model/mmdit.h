@@ -59,6 +59,8 @@ MUST_CHECK bool mmdit_plan_create(struct mmdit_plan **out, const struct mmdit *m
                                   struct arena *kept, struct arena *scratch,
                                   const struct mmdit_plan_options *options, struct error *err);
 void mmdit_plan_destroy(struct mmdit_plan *plan); /* NULL is fine */
+/* Forgets what devices recorded: before the weights leave the device. */
+void mmdit_plan_forget(struct mmdit_plan *plan);
 
 /* Computes rows [first_row, first_row + R) of the modulation of every block from (timestep, pooled
  * text), in one product a linear: it depends on nothing else, so rows are made for many steps

@@ -67,6 +67,15 @@ static void forget_plans(struct pipeline_batch *batch)
     decode_stage_finish(&batch->decode);
 }
 
+void batch_forget_recordings(struct pipeline_batch *batch)
+{
+    for (int i = 0; i < CLIP_COUNT; i++)
+        clip_plan_forget(batch->text.clip[i]);
+    if (batch->text.t5)
+        t5_plan_forget(batch->text.t5);
+    mmdit_plan_forget(batch->denoise.mmdit);
+}
+
 /* Into `block`, whose parts are `known`; or, without one, only counts. */
 static bool make_plans(struct pipeline_batch *batch, void *block, const struct block_bytes *known,
                        struct block_bytes *bytes, struct error *err)

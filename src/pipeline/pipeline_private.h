@@ -244,6 +244,9 @@ struct pipeline_batch {
     struct tensor mask;     /* [places, 1, h, w] f32, 1: repaint */
 };
 
+/* Forgets what a device recorded with the weights where they are now. */
+void batch_forget_recordings(struct pipeline_batch *batch);
+
 /* denoise_stage.c: tells the network the text of a picture at its position. */
 void denoise_set_text(struct pipeline_batch *batch, const struct sample *sample);
 /* Enqueues a step of the samples in the order of their positions. */

@@ -77,6 +77,8 @@ static void drop(struct pipeline *pipeline, enum component component)
 
 static void release(struct pipeline *pipeline, enum weights_phase phase)
 {
+    if (pipeline->batch)
+        batch_forget_recordings(pipeline->batch);
     for (int i = 0; i < 3 && components_of[phase][i] != COMPONENT_COUNT; i++) {
         enum component component = components_of[phase][i];
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/composite.h"
+#include "backend/recordings.h"
 
 #define LAYERS_MAX 256
 
@@ -40,6 +41,7 @@ struct clip_plan {
     struct tensor hidden;   /* [B, 77, F] */
     struct tensor summary;  /* [B, C]: the end tokens after the final norm */
     struct tensor scale;    /* [B, 77] f32: of rows in 8 bits */
+    struct recordings recordings;
 };
 
 static void load_layer(struct clip_layer *layer, struct weight_loader *loader, int i, int64_t c,
@@ -216,10 +218,32 @@ bool clip_plan_create(struct clip_plan **out, const struct clip_encoder *encoder
     return true;
 }
 
+void clip_plan_forget(struct clip_plan *plan)
+{
+    recordings_finish(&plan->recordings, plan->ops);
+}
+
 void clip_plan_destroy(struct clip_plan *plan)
 {
+    if (!plan)
+        return;
+    clip_plan_forget(plan);
     free(plan);
 }
+
+/* The arguments of encoding that its layers take. */
+struct call {
+    struct clip_plan *plan;
+    struct stream *stream;
+    struct tensor *hidden;
+    const struct tensor *ids;
+};
+
+/* What the ops of the layers depend on, beside the plan. */
+struct layers_key {
+    const void *hidden, *ids;
+    int64_t hidden_stride[2];
+};
 
 /* x = tokens + positions */
 static void embed(struct clip_plan *plan, struct stream *stream, const struct tensor *ids)
@@ -278,18 +302,27 @@ static void run_layer(struct clip_plan *plan, struct stream *stream, const struc
     op->add(stream, &plan->x, &plan->x, &plan->normed);
 }
 
-void clip_encode(struct clip_plan *plan, struct stream *stream, struct tensor *hidden,
-                 struct tensor *pooled, const struct tensor *ids, const int64_t *eos_positions)
+/* From the ids to hidden, and on to x after the last layer. */
+static void enqueue_layers(void *context)
 {
-    const struct backend_ops *op = plan->ops;
+    const struct call *call = context;
+    struct clip_plan *plan = call->plan;
     const struct clip_encoder *encoder = plan->encoder;
     int last = encoder->layer_count - 1;
 
-    embed(plan, stream, ids);
+    embed(plan, call->stream, call->ids);
     for (int i = 0; i < last; i++)
-        run_layer(plan, stream, &encoder->layers[i]);
-    op->copy(stream, hidden, &plan->x);
-    run_layer(plan, stream, &encoder->layers[last]);
+        run_layer(plan, call->stream, &encoder->layers[i]);
+    plan->ops->copy(call->stream, call->hidden, &plan->x);
+    run_layer(plan, call->stream, &encoder->layers[last]);
+}
+
+/* Where the end tokens stand is different for every prompt, so this is never recorded. */
+static void summarise(struct clip_plan *plan, struct stream *stream, struct tensor *pooled,
+                      const int64_t *eos_positions)
+{
+    const struct backend_ops *op = plan->ops;
+    const struct clip_encoder *encoder = plan->encoder;
 
     for (int64_t b = 0; b < plan->batch; b++) {
         struct tensor prompt = tensor_slice(&plan->x, 0, b, 1);
@@ -304,4 +337,14 @@ void clip_encode(struct clip_plan *plan, struct stream *stream, struct tensor *h
         op->linear(stream, pooled, &plan->summary, &encoder->projection);
     else
         op->copy(stream, pooled, &plan->summary);
+}
+
+void clip_encode(struct clip_plan *plan, struct stream *stream, struct tensor *hidden,
+                 struct tensor *pooled, const struct tensor *ids, const int64_t *eos_positions)
+{
+    struct call call = {plan, stream, hidden, ids};
+    struct layers_key key = {hidden->data, ids->data, {hidden->stride[0], hidden->stride[1]}};
+
+    recordings_run(&plan->recordings, plan->ops, stream, &key, sizeof key, enqueue_layers, &call);
+    summarise(plan, stream, pooled, eos_positions);
 }

@@ -34,14 +34,18 @@ int64_t clip_encoder_width(const struct clip_encoder *encoder);
 int64_t clip_encoder_pooled_width(const struct clip_encoder *encoder);
 int64_t clip_encoder_vocabulary(const struct clip_encoder *encoder);
 
-/* Places every tensor that encoding `batch` prompts needs. The plan lives in `scratch`. */
+/* Places every tensor that encoding `batch` prompts needs. The plan lives in `scratch`. What
+ * devices record of encoding stays in it: backend/recordings.h says until when. */
 MUST_CHECK bool clip_plan_create(struct clip_plan **out, const struct clip_encoder *encoder,
                                  struct arena *scratch, int64_t batch, struct error *err);
 void clip_plan_destroy(struct clip_plan *plan); /* NULL is fine */
+/* Forgets what devices recorded: before the weights leave the device. */
+void clip_plan_forget(struct clip_plan *plan);
 
 /* ids [B, 77] i32; eos_positions[b]: where the first end token of prompt b stands, on the host
  *   -> hidden [B, 77, C] f, after the layer before the last, without final norm
- *   -> pooled [B, P] f, projected if the model has a projection */
+ *   -> pooled [B, P] f, projected if the model has a projection
+ * Repeated with ids and hidden in the same places, devices replay everything but the pooling. */
 void clip_encode(struct clip_plan *plan, struct stream *stream, struct tensor *hidden,
                  struct tensor *pooled, const struct tensor *ids, const int64_t *eos_positions);
 

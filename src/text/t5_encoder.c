@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/composite.h"
+#include "backend/recordings.h"
 
 #define LAYERS_MAX 256
 
@@ -36,6 +37,7 @@ struct t5_plan {
     struct tensor gate_up;  /* [B, T, 2F] */
     struct tensor scale;    /* [B, T] f32: of rows in 8 bits */
     struct tensor bias;     /* [N, T, T] f32 */
+    struct recordings recordings;
 };
 
 static bool read_shape(struct t5_encoder *encoder, const struct weights *weights, struct error *err)
@@ -190,8 +192,16 @@ bool t5_plan_create(struct t5_plan **out, const struct t5_encoder *encoder, stru
     return true;
 }
 
+void t5_plan_forget(struct t5_plan *plan)
+{
+    recordings_finish(&plan->recordings, plan->ops);
+}
+
 void t5_plan_destroy(struct t5_plan *plan)
 {
+    if (!plan)
+        return;
+    t5_plan_forget(plan);
     free(plan);
 }
 
@@ -231,18 +241,43 @@ static void run_layer(struct t5_plan *plan, struct stream *stream, const struct 
     op->add(stream, &plan->x, &plan->x, &plan->normed);
 }
 
-void t5_encode(struct t5_plan *plan, struct stream *stream, struct tensor *hidden,
-               const struct tensor *ids)
+/* The arguments of t5_encode. */
+struct call {
+    struct t5_plan *plan;
+    struct stream *stream;
+    struct tensor *hidden;
+    const struct tensor *ids;
+};
+
+/* What the ops of encoding depend on, beside the plan. */
+struct call_key {
+    const void *hidden, *ids;
+    int64_t hidden_stride[2];
+};
+
+static void enqueue(void *context)
 {
+    const struct call *call = context;
+    struct t5_plan *plan = call->plan;
+    struct stream *stream = call->stream;
     const struct backend_ops *op = plan->ops;
     const struct t5_encoder *encoder = plan->encoder;
     int64_t rows = plan->x.dim[0] * plan->x.dim[1];
     struct tensor flat = TENSOR_RESHAPE(&plan->x, rows, encoder->width);
-    struct tensor flat_ids = TENSOR_RESHAPE(ids, rows);
+    struct tensor flat_ids = TENSOR_RESHAPE(call->ids, rows);
 
     op->embedding_rows(stream, &flat, &encoder->token_embedding, &flat_ids);
     op->relative_bias(stream, &plan->bias, &encoder->relative_bias, encoder->max_distance);
     for (int i = 0; i < encoder->layer_count; i++)
         run_layer(plan, stream, &encoder->layers[i]);
-    op->rms_norm(stream, hidden, &plan->x, &encoder->final_norm, encoder->epsilon);
+    op->rms_norm(stream, call->hidden, &plan->x, &encoder->final_norm, encoder->epsilon);
+}
+
+void t5_encode(struct t5_plan *plan, struct stream *stream, struct tensor *hidden,
+               const struct tensor *ids)
+{
+    struct call call = {plan, stream, hidden, ids};
+    struct call_key key = {hidden->data, ids->data, {hidden->stride[0], hidden->stride[1]}};
+
+    recordings_run(&plan->recordings, plan->ops, stream, &key, sizeof key, enqueue, &call);
 }

@@ -32,13 +32,17 @@ MUST_CHECK bool t5_encoder_list_weights(const struct t5_encoder *encoder, struct
 int64_t t5_encoder_width(const struct t5_encoder *encoder);
 int64_t t5_encoder_vocabulary(const struct t5_encoder *encoder);
 
-/* Places every tensor that encoding `batch` prompts of `tokens` tokens needs. */
+/* Places every tensor that encoding `batch` prompts of `tokens` tokens needs. What devices record
+ * of encoding stays in the plan: backend/recordings.h says until when. */
 MUST_CHECK bool t5_plan_create(struct t5_plan **out, const struct t5_encoder *encoder,
                                struct arena *scratch, int64_t batch, int64_t tokens,
                                struct error *err);
 void t5_plan_destroy(struct t5_plan *plan); /* NULL is fine */
+/* Forgets what devices recorded: before the weights leave the device. */
+void t5_plan_forget(struct t5_plan *plan);
 
-/* ids [B, T] i32 -> hidden [B, T, C] f, after the final norm */
+/* ids [B, T] i32 -> hidden [B, T, C] f, after the final norm. Repeated with both in the same
+ * places, it is replayed by devices. */
 void t5_encode(struct t5_plan *plan, struct stream *stream, struct tensor *hidden,
                const struct tensor *ids);
 

@@ -192,9 +192,17 @@ void cuda_record_begin(struct stream *stream)
 {
     if (stream_skips(stream))
         return;
-    stream->is_recording = stream_check(
-        stream, cudaStreamBeginCapture(stream->branches[0], cudaStreamCaptureModeThreadLocal),
-        "recording");
+    stream->is_recording = true;
+    stream_check(stream,
+                 cudaStreamBeginCapture(stream->branches[0], cudaStreamCaptureModeThreadLocal),
+                 "recording");
+}
+
+/* What fails while recording fails the recording only: ops that run will report what lasts. */
+static void forget_failure(struct stream *stream)
+{
+    stream->has_failed = false;
+    (void)cudaGetLastError(); /* the next launch would find it */
 }
 
 struct recording *cuda_record_end(struct stream *stream)
@@ -219,6 +227,8 @@ struct recording *cuda_record_end(struct stream *stream)
 done:
     if (graph)
         cudaGraphDestroy(graph);
+    if (stream->has_failed)
+        forget_failure(stream);
     return recording;
 }
 
