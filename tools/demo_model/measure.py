@@ -1,18 +1,22 @@
 """Measures how well the demo model follows prompts whose combination it was never trained on.
 
 usage: measure.py (--engine SD35 | --torch | --vae | --paint) [--model DIR] [--work DIR] [--keep DIR] [--limit N]
+                  [--only SET ...] [--language en|zh] [--seeds N] [--parallel N] [--engine-options "..."]
 
 Four sets of prompts, each in English and in Chinese with the same seeds: is the glyph the asked one of the 200 common ones, is
 the background's colour right, does the asked thing stand on the asked side, is the number of things right. Pictures come from
 the C program, from PyTorch, or, as upper bounds of the measure itself, from the painter with or without the trained VAE.
+The C program's need no Python packages but PyTorch, NumPy and Pillow, and data/ of --work alone.
 """
 import argparse
 import dataclasses
 import functools
 import itertools
 import json
+import multiprocessing
 import pathlib
 import random
+import shlex
 import subprocess
 import tempfile
 
@@ -21,12 +25,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import drawing
 import scenes
-import train
-import train_transformer
-import train_vae
-import vocabularies
 from glyphs import plural, with_article
 
 SIZE = (256, 256)
@@ -55,6 +54,10 @@ class Prompt:
     text: str
     seed: int
     scene: scenes.Scene  # a true picture of it
+
+    @property
+    def name(self):
+        return f"{self.kind}-{self.language}-{self.number:03}"
 
 
 def lab(rgb):
@@ -130,12 +133,12 @@ def wording(kind, i, scene, glyphs, language):
     return forms[i % 3 if kind == "background" else 0]
 
 
-def prompts(glyphs, atlas, limit=None):
+def prompts(glyphs, atlas, limit=None, kinds=tuple(TARGETS), languages=tuple(LANGUAGES)):
     """All prompts, or `limit` of each set, evenly spread."""
     result = []
     for k, (kind, chosen) in enumerate(held_out_scenes(glyphs, atlas).items()):
-        n = min(limit or len(chosen), len(chosen))
-        for language in LANGUAGES:
+        n = min(limit or len(chosen), len(chosen)) if kind in kinds else 0
+        for language in languages:
             for i in (j * len(chosen) // n for j in range(n)):
                 result.append(Prompt(kind, language, i, wording(kind, i, chosen[i], glyphs, language), 1000 * k + i, chosen[i]))
     return result
@@ -306,47 +309,97 @@ def painted(atlas, items, vae=None):
 
 def drawn_by_torch(a, glyphs, items):
     """[N, H, W, 3] u8"""
+    import drawing  # these need diffusers and transformers, which other sources do without
+    import train_transformer
+    import train_vae
+    import vocabularies
+
     model, vae = train_transformer.load(a.work, glyphs, DEVICE), train_vae.load(a.work, DEVICE)
     batch, dtype = (128, torch.bfloat16) if DEVICE == "cuda" else (8, torch.float32)
     return drawing.draw(model, vae, vocabularies.load(a.work / "data"), [i.text for i in items], [i.seed for i in items],
                         SIZE, a.steps, a.guidance, batch, dtype)
 
 
-def draw_by_engine(a, item, path):
-    """With the C program; the file appears only when it is whole."""
-    half = path.with_suffix(".part.png")
-    subprocess.run([a.engine, "generate", "--model", a.model, "--prompt", item.text, "--seed", str(item.seed), "--steps", str(a.steps),
-                    "--guidance", str(a.guidance), "--size", "{}x{}".format(*SIZE), "--threads", str(a.threads), "--quiet", "--show", "none",
-                    "--output", half], check=True, stdout=subprocess.DEVNULL)
-    half.rename(path)
+def load_vae(a):
+    import train_vae
+
+    return train_vae.load(a.work, DEVICE)
 
 
-def pictures(a, glyphs, atlas, items, folder):
-    """One a prompt, [H, W, 3] u8. Those in the folder already are not drawn again."""
-    paths = [folder / f"{i.kind}-{i.language}-{i.number:03}.png" for i in items]
-    missing = [(item, path) for item, path in zip(items, paths) if not path.exists()]
-    if missing and not a.engine:
+def draw_by_engine(a, item, paths):
+    """With the C program, one picture a seed; the files appear only when they are whole."""
+    half = paths[0].with_name(f"{item.name}.part.png")
+    subprocess.run([a.engine, "generate", "--model", a.model, "--prompt", item.text, "--seed", str(item.seed), "--batch", str(a.seeds),
+                    "--steps", str(a.steps), "--guidance", str(a.guidance), "--size", "{}x{}".format(*SIZE), "--threads", str(a.threads),
+                    "--quiet", "--show", "none", *shlex.split(a.engine_options), "--output", half], check=True, stdout=subprocess.DEVNULL)
+    for suffix, path in zip(suffixes(a), paths):
+        half.with_name(f"{item.name}.part{suffix}.png").rename(path)
+
+
+def suffixes(a):
+    """What the program puts before the dot of each seed's file."""
+    return [""] if a.seeds == 1 else [f"-{k + 1}" for k in range(a.seeds)]
+
+
+def paths_of(a, item, folder):
+    return [folder / f"{item.name}{suffix}.png" for suffix in suffixes(a)]
+
+
+def draw_at_once(a, items, folder):
+    """Without the C program: all that are not in the folder already."""
+    glyphs, atlas = load_data(a.work)
+    missing = [(item, path) for item in items for path in paths_of(a, item, folder) if not path.exists()]
+    if missing:
         todo = [item for item, _ in missing]
-        drawn = drawn_by_torch(a, glyphs, todo) if a.torch else painted(atlas, todo, train_vae.load(a.work, DEVICE) if a.vae else None)
+        drawn = drawn_by_torch(a, glyphs, todo) if a.torch else painted(atlas, todo, load_vae(a) if a.vae else None)
         for picture, (_, path) in zip(drawn, missing):
             Image.fromarray(picture).save(path)
-    for item, path in zip(items, paths):
-        if not path.exists():
-            draw_by_engine(a, item, path)
-        yield np.asarray(Image.open(path).convert("RGB"))
+
+
+# --- Results ---
+
+@functools.lru_cache(1)
+def load_data(work):
+    """All glyphs, and the atlas of the common ones, which come first."""
+    glyphs, atlas = scenes.load_data(work, "cpu")
+    return glyphs, atlas[:sum(g.is_common for g in glyphs)]
+
+
+def verdicts(arguments):
+    """Of each of an item's pictures, drawn if it isn't there: (name, is_right, taken_for). Perhaps in a process of its own."""
+    a, item, folder = arguments
+    if a.threads or a.parallel > 1:
+        torch.set_num_threads(a.threads or 1)
+    glyphs, atlas = load_data(a.work)
+    paths = paths_of(a, item, folder)
+    if not all(path.exists() for path in paths):
+        draw_by_engine(a, item, paths)
+    looks = (Sight(np.asarray(Image.open(path).convert("RGB")), atlas) for path in paths)
+    return [(path.stem, *JUDGES[item.kind](look, item.scene, glyphs)) for path, look in zip(paths, looks)]
+
+
+def all_verdicts(a, items, folder):
+    jobs = [(a, item, folder) for item in items]
+    if a.parallel == 1:
+        yield from map(verdicts, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(a.parallel) as pool:
+        yield from pool.imap(verdicts, jobs)
 
 
 def report(scores, misses, a):
     """The table, then what went wrong. scores {kind: {language: [bool]}}"""
     percent = {kind: {language: round(100 * float(np.mean(s)), 2) for language, s in by.items()} for kind, by in scores.items()}
-    print(f"{'set':12}" + "".join(f"{name:>9}" for name in LANGUAGES.values()) + f"{'target':>9}{'n each':>9}")
+    counts = {kind: len(next(iter(by.values()))) for kind, by in scores.items()}
+    print(f"{'set':12}" + "".join(f"{LANGUAGES[language]:>9}" for language in a.language) + f"{'target':>9}{'n each':>9}")
     for kind, by in percent.items():
-        print(f"{kind:12}" + "".join(f"{by[language]:8.1f}%" for language in LANGUAGES) + f"{TARGETS[kind]:8}%{len(scores[kind]['en']):9}")
-    for item, taken_for in misses:
-        print(f"missed {item.kind}-{item.language}-{item.number:03}: {item.text} -> {taken_for}")
+        print(f"{kind:12}" + "".join(f"{by[language]:8.1f}%" for language in a.language) + f"{TARGETS[kind]:8}%{counts[kind]:9}")
+    for name, item, taken_for in misses:
+        print(f"missed {name}: {item.text} -> {taken_for}")
     if a.json:
-        counts = {kind: len(by["en"]) for kind, by in scores.items()}
-        a.json.write_text(json.dumps({"percent": percent, "prompts_each": counts, "steps": a.steps, "guidance": a.guidance}, indent=2) + "\n")
+        prompt_counts = {kind: n // a.seeds for kind, n in counts.items()}
+        a.json.write_text(json.dumps({"percent": percent, "prompts_each": prompt_counts, "seeds_each": a.seeds, "steps": a.steps,
+                                      "guidance": a.guidance, "missed": [name for name, _, _ in misses]}, indent=2) + "\n")
 
 
 def main():
@@ -363,27 +416,38 @@ def main():
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--keep", type=pathlib.Path, help="folder for the pictures; those there already are taken as they are")
     parser.add_argument("--limit", type=int, help="only so many prompts of each set")
-    parser.add_argument("--threads", type=int, default=0, help="0: one for each CPU")
+    parser.add_argument("--only", nargs="+", choices=list(TARGETS), default=list(TARGETS), metavar="SET", help="only these sets: " + ", ".join(TARGETS))
+    parser.add_argument("--language", nargs="+", choices=list(LANGUAGES), default=list(LANGUAGES), help="only these languages")
+    parser.add_argument("--seeds", type=int, default=1, help="pictures of each prompt, with seeds that follow each other")
+    parser.add_argument("--engine-options", default="", help="more options of its generate, in one string")
+    parser.add_argument("--parallel", type=int, default=1, help="so many processes draw and judge at a time")
+    parser.add_argument("--threads", type=int, default=0, help="of each process; 0: one for each CPU, but one to judge with --parallel")
     parser.add_argument("--json", type=pathlib.Path, help="write the numbers there too")
     a = parser.parse_args()
+    if min(a.seeds, a.parallel) < 1:
+        parser.error("--seeds and --parallel begin at 1")
+    if (a.seeds > 1 or a.engine_options) and not a.engine:
+        parser.error("--seeds and --engine-options are --engine's")
     if a.threads:
         torch.set_num_threads(a.threads)
-    all_glyphs, whole_atlas = train.load_data(a.work, "cpu")
-    glyphs = [g for g in all_glyphs if g.is_common]  # they come first
-    atlas = whole_atlas[:len(glyphs)]
-    items = prompts(glyphs, atlas, a.limit)
-    scores, misses = {kind: {language: [] for language in LANGUAGES} for kind in JUDGES}, []
+    glyphs, atlas = load_data(a.work)
+    items = prompts(glyphs[:len(atlas)], atlas, a.limit, a.only, a.language)
+    scores, misses = {kind: {language: [] for language in a.language} for kind in TARGETS if kind in a.only}, []
     with tempfile.TemporaryDirectory() as temporary:
         folder = a.keep or pathlib.Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for item, picture in zip(items, pictures(a, all_glyphs, atlas, items, folder)):
-            is_right, taken_for = JUDGES[item.kind](Sight(picture, atlas), item.scene, glyphs)
-            scores[item.kind][item.language].append(is_right)
-            if not is_right:
-                misses.append((item, taken_for))
+        if not a.engine:
+            draw_at_once(a, items, folder)
+        for item, found in zip(items, all_verdicts(a, items, folder)):
+            for name, is_right, taken_for in found:
+                scores[item.kind][item.language].append(is_right)
+                if not is_right:
+                    misses.append((name, item, taken_for))
     report(scores, misses, a)
     if a.vae:
-        print(f"VAE: {train_vae.measure(train_vae.load(a.work, DEVICE), all_glyphs, whole_atlas.to(DEVICE)):.2f} dB on held-out scenes")
+        import train_vae
+
+        print(f"VAE: {train_vae.measure(load_vae(a), *scenes.load_data(a.work, DEVICE)):.2f} dB on held-out scenes")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ A scene is one to three glyphs on a plain or graded background. Some combination
 so that quality can be measured on prompts that are new: see `is_held_out`.
 """
 import dataclasses
+import pickle
 import random
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -220,6 +222,12 @@ def load_atlas(pictures, device):
     """[G, SIDE, SIDE, 4] u8, straight alpha -> [G, 4, SIDE, SIDE] f32, colour times alpha."""
     atlas = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255
     return torch.cat([atlas[:, :3] * atlas[:, 3:], atlas[:, 3:]], 1)
+
+
+def load_data(work, device):
+    """The glyphs and their atlas, as train.py left them."""
+    glyphs = pickle.loads((work / "data" / "glyphs.pickle").read_bytes())
+    return glyphs, load_atlas(np.load(work / "data" / "glyphs.npz")["pictures"], device)
 
 
 def sample_many(seed, glyphs, count, held_out=False):

@@ -41,11 +41,6 @@ def make_data(folder):
     np.savez_compressed(folder / "glyphs.npz", pictures=glyph_list.pictures(glyphs))
 
 
-def load_data(work, device):
-    glyphs = pickle.loads((work / "data" / "glyphs.pickle").read_bytes())
-    return glyphs, scenes.load_atlas(np.load(work / "data" / "glyphs.npz")["pictures"], device)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     root = pathlib.Path(__file__).resolve().parents[2]
@@ -66,7 +61,7 @@ def main():
 
     if "data" in a.stage:
         make_data(a.work / "data")
-    glyphs, atlas = load_data(a.work, device)
+    glyphs, atlas = scenes.load_data(a.work, device)
     note(f"{len(glyphs)} glyphs on {device}")
     if "vae" in a.stage:
         train_vae.train(a.work, glyphs, atlas, short(VAE_STEPS), device)
