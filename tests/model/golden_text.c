@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/host_stream.h"
 #include "base/file.h"
 #include "golden_check.h"
 
@@ -118,6 +117,7 @@ static bool embed(struct check *check, const char *const texts[3], int t5_tokens
                   struct pipeline_request *request, struct error *err)
 {
     const struct mmdit_shape *shape = mmdit_shape(check->pipeline->mmdit);
+    enum dtype f = check->pipeline->backend->ops.activation_dtype;
     struct text_stage stage = {0};
     struct arena counting, arena;
     bool ok;
@@ -130,9 +130,9 @@ static bool embed(struct check *check, const char *const texts[3], int t5_tokens
     request->t5_tokens = t5_tokens;
     if (!run_init(run, check->pipeline, request, NULL, err) || !run_tokenize(run, err))
         return false;
-    run->context = check_zeros(DTYPE_F32, 3,
+    run->context = check_zeros(check, f, 3,
                                (int64_t[]){run->conds, run->context_tokens, shape->context_width});
-    run->pooled = check_zeros(DTYPE_F32, 2, (int64_t[]){run->conds, shape->pooled_width});
+    run->pooled = check_zeros(check, f, 2, (int64_t[]){run->conds, shape->pooled_width});
     arena_init(&counting, NULL, 0);
     ok = text_stage_plan(&stage, run, &counting, err);
     text_stage_finish(&stage);
@@ -143,14 +143,6 @@ static bool embed(struct check *check, const char *const texts[3], int t5_tokens
     return ok;
 }
 
-static struct tensor contiguous(const struct tensor *view)
-{
-    struct tensor copy = check_zeros(DTYPE_F32, view->rank, view->dim);
-
-    backend_ref_ops.copy(&(struct stream){0}, &copy, view);
-    return copy;
-}
-
 /* The parts of one prompt's embedding, each against its encoder's own output. */
 static void check_prompt(struct check *check, const struct run *run, size_t i)
 {
@@ -158,7 +150,6 @@ static void check_prompt(struct check *check, const struct run *run, size_t i)
     struct tensor clip_rows = tensor_slice(&run->context, 1, 0, CLIP_TOKENS);
     struct tensor t5_rows =
         tensor_slice(&run->context, 1, CLIP_TOKENS, run->context_tokens - CLIP_TOKENS);
-    struct tensor part;
 
     for (int k = 0; k < CLIP_COUNT; k++) {
         int64_t width = clip_encoder_width(check->pipeline->clip[k]);
@@ -166,17 +157,15 @@ static void check_prompt(struct check *check, const struct run *run, size_t i)
         struct tensor hidden = tensor_slice(&clip_rows, 2, column, width);
         struct tensor pooled = tensor_slice(&run->pooled, 1, pooled_column, pooled_width);
 
-        part = contiguous(&hidden);
-        check_stage(check, &part, "text.%zu.%s.penultimate", i, clip_names[k]);
-        part = contiguous(&pooled);
-        check_stage(check, &part, "text.%zu.%s.pooled", i, clip_names[k]);
+        check_stage(check, check->limits.text, &hidden, "text.%zu.%s.penultimate", i,
+                    clip_names[k]);
+        check_stage(check, check->limits.text, &pooled, "text.%zu.%s.pooled", i, clip_names[k]);
         column += width;
         pooled_column += pooled_width;
     }
-    part = contiguous(&t5_rows);
-    check_stage(check, &part, "text.%zu.t5.hidden", i);
-    check_stage(check, &run->context, "text.%zu.prompt_embeds", i);
-    check_stage(check, &run->pooled, "text.%zu.pooled_prompt_embeds", i);
+    check_stage(check, check->limits.text, &t5_rows, "text.%zu.t5.hidden", i);
+    check_stage(check, check->limits.text, &run->context, "text.%zu.prompt_embeds", i);
+    check_stage(check, check->limits.text, &run->pooled, "text.%zu.pooled_prompt_embeds", i);
 }
 
 void check_text(struct check *check)
@@ -205,7 +194,8 @@ void check_text(struct check *check)
         for (size_t i = 0; i < 3; i++)
             texts[i] = json_string_value(json_array_get(three, i));
         if (embed(check, texts, (int)(want.dim[0] - CLIP_TOKENS), &run, &request, &err))
-            check_stage(check, &run.context, "text.three_prompts.prompt_embeds");
+            check_stage(check, check->limits.text, &run.context,
+                        "text.three_prompts.prompt_embeds");
         else
             check_broken(check, &err, "text.three_prompts");
         run_finish(&run);
