@@ -1,6 +1,8 @@
 /* Golden check: every stage of a model against what the reference implementation computed.
  *
- * The files of this program each check a group of stages; this is what they share.
+ * The files of this program each check a group of stages; this is what they share. Tensors lie in
+ * memory that the device and the host both see, so that only two things differ from device to
+ * device: the type of activations, and that the host waits before it reads what ops have written.
  */
 #ifndef TESTS_MODEL_GOLDEN_CHECK_H
 #define TESTS_MODEL_GOLDEN_CHECK_H
@@ -15,7 +17,9 @@
 
 /* Largest relative errors, ||got - want|| / ||want||. */
 struct limits {
-    double stage;    /* encoders, blocks, velocity, VAE */
+    double text;     /* what encoders make of a prompt */
+    double forward;  /* of the transformer: blocks, velocity */
+    double vae;      /* decoded, encoded */
     double pipeline; /* a whole pipeline's latents */
     double picture;  /* of 255 levels, at the 99.9th percentile */
 };
@@ -27,7 +31,7 @@ struct check {
     const char *model_directory;
     struct limits limits;
     bool is_fp8;              /* a converted model: only its velocities are compared */
-    bool has_fp8_activations; /* what goes into its FP8 layers is rounded, as a GPU will do */
+    bool has_fp8_activations; /* what goes into its FP8 layers is rounded, by devices or for them */
     int checked, failed, skipped;
 };
 
@@ -39,19 +43,26 @@ void check_skip(struct check *check, const char *format, ...) PRINTF_LIKE(2, 3);
 void check_broken(struct check *check, const struct error *err, const char *format, ...)
     PRINTF_LIKE(3, 4);
 
-/* The expected tensor, contiguous f32 (I32 by value), in memory that is never freed; rank 0 when
- * the bundle has none of this name. */
+/* The expected tensor, contiguous f32 (I32 by value), in memory as below; rank 0 when the bundle
+ * has none of this name. */
 struct tensor check_expected(struct check *check, const char *format, ...) PRINTF_LIKE(2, 3);
 
-/* A tensor of zeros, never freed. */
-struct tensor check_zeros(enum dtype dtype, int rank, const int64_t *dim);
+/* A tensor of zeros that ops and the host can use, never freed. */
+struct tensor check_zeros(struct check *check, enum dtype dtype, int rank, const int64_t *dim);
 
-/* ||got - want|| / ||want||; got f32 contiguous, of as many elements. */
+/* A contiguous copy of x, any strides, as ops take it: f. */
+struct tensor check_activation(struct check *check, const struct tensor *x);
+
+/* A contiguous copy of x, any strides, on any side, as the host reads it: f32, and it is all there.
+ * Where ops have failed, says so. */
+struct tensor check_result(struct check *check, const struct tensor *x);
+
+/* ||got - want|| / ||want||; got f32 contiguous on the host, of as many elements. */
 double relative_error(const struct tensor *got, const struct tensor *want);
 
-/* Compares and reports under the expected tensor's name. */
-void check_stage(struct check *check, const struct tensor *got, const char *format, ...)
-    PRINTF_LIKE(3, 4);
+/* Compares what ops wrote and reports under the expected tensor's name. */
+void check_stage(struct check *check, double limit, const struct tensor *got, const char *format,
+                 ...) PRINTF_LIKE(4, 5);
 
 /* Device memory for a plan: measured by the caller's counting arena, never freed. */
 struct arena check_arena(struct check *check, size_t bytes);

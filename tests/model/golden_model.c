@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/host_stream.h"
 #include "calibrate/fp8_copy.h"
 #include "golden_check.h"
 
@@ -22,12 +21,14 @@ static void observe_block(void *context, int block, const struct tensor *image,
 {
     struct observed *observed = context;
 
-    check_stage(observed->check, image, "mmdit.%s.block%d.image", observed->tag, block);
+    check_stage(observed->check, observed->check->limits.forward, image, "mmdit.%s.block%d.image",
+                observed->tag, block);
     if (block < observed->block_count - 1)
-        check_stage(observed->check, text, "mmdit.%s.block%d.context", observed->tag, block);
+        check_stage(observed->check, observed->check->limits.forward, text,
+                    "mmdit.%s.block%d.context", observed->tag, block);
 }
 
-/* The prompt embeddings of prompts 0 and 1, as one batch. */
+/* The prompt embeddings of prompts 0 and 1, as one batch, in f. */
 static struct tensor pair_of(struct check *check, const char *name)
 {
     struct tensor a = check_expected(check, "text.0.%s", name);
@@ -36,10 +37,10 @@ static struct tensor pair_of(struct check *check, const char *name)
     struct tensor both;
 
     memcpy(dim + 1, a.dim, (size_t)a.rank * sizeof *dim);
-    both = check_zeros(DTYPE_F32, a.rank + 1, dim);
+    both = check_zeros(check, DTYPE_F32, a.rank + 1, dim);
     memcpy(both.data, a.data, tensor_bytes(&a));
     memcpy((char *)both.data + tensor_bytes(&a), b.data, tensor_bytes(&b));
-    return both;
+    return check_activation(check, &both);
 }
 
 /* The table below rounding_linear: the pipeline's, of a program that has one. */
@@ -66,12 +67,12 @@ static void rounding_linear(struct stream *stream, struct tensor *out, const str
     free(values);
 }
 
-/* From modulation on, whose activations are never rounded. */
+/* From modulation on, whose activations are never rounded. Devices round them by themselves. */
 static void round_activations(struct check *check, bool is_rounded)
 {
     struct backend_ops *ops = &check->pipeline->backend->ops;
 
-    if (!check->has_fp8_activations)
+    if (!check->has_fp8_activations || check->pipeline->backend->plugin)
         return;
     if (is_rounded)
         exact_ops = *ops;
@@ -85,7 +86,7 @@ static void check_forward(struct check *check, const char *tag)
     struct tensor timestep = check_expected(check, "mmdit.%s.timestep", tag);
     struct tensor context = pair_of(check, "prompt_embeds");
     struct tensor pooled = pair_of(check, "pooled_prompt_embeds");
-    struct tensor velocity = check_zeros(DTYPE_F32, latent.rank, latent.dim);
+    struct tensor velocity = check_zeros(check, DTYPE_F32, latent.rank, latent.dim);
     struct observed observed = {check, tag, &p->backend->ops, mmdit_shape(p->mmdit)->block_count};
     struct mmdit_evaluation evaluation = {.rows = (int32_t[]){0, 1}};
     const struct mmdit_plan_options options = {.batch = 2,
@@ -114,13 +115,13 @@ static void check_forward(struct check *check, const char *tag)
     mmdit_set_context(plan, p->stream, 0, &context);
     mmdit_observe(plan, check->is_fp8 ? NULL : observe_block, &observed);
     mmdit_run(plan, p->stream, &velocity, &latent, &evaluation);
-    check_stage(check, &velocity, "mmdit.%s.velocity", tag);
+    check_stage(check, check->limits.forward, &velocity, "mmdit.%s.velocity", tag);
 
     mmdit_observe(plan, NULL, NULL);
     evaluation.skips = (int[]){1, 2};
     evaluation.skip_count = 2;
     mmdit_run(plan, p->stream, &velocity, &latent, &evaluation);
-    check_stage(check, &velocity, "mmdit.%s.velocity_skip_1_2", tag);
+    check_stage(check, check->limits.forward, &velocity, "mmdit.%s.velocity_skip_1_2", tag);
     round_activations(check, false);
     if (!p->backend->ops.stream_finish(p->stream, &err))
         check_broken(check, &err, "mmdit.%s", tag);
@@ -147,25 +148,25 @@ void check_transformer(struct check *check)
 
 /* --- VAE --- */
 
-/* [1, 3, H, W] <-> [1, H, W, 3] */
-static struct tensor swapped(const struct tensor *x, bool to_channels_last)
+/* Views: [1, 3, H, W] <-> [1, H, W, 3] */
+static struct tensor channels_last(const struct tensor *x)
 {
-    struct tensor view =
-        tensor_permute(x, to_channels_last ? (int[]){0, 2, 3, 1} : (int[]){0, 3, 1, 2});
-    struct tensor copy = check_zeros(DTYPE_F32, 4, view.dim);
+    return tensor_permute(x, (int[]){0, 2, 3, 1});
+}
 
-    backend_ref_ops.copy(&(struct stream){0}, &copy, &view);
-    return copy;
+static struct tensor channels_first(const struct tensor *x)
+{
+    return tensor_permute(x, (int[]){0, 3, 1, 2});
 }
 
 /* The reference decodes the VAE's own latent; ours takes the sampler's and undoes shift and scale,
  * so they are put on first. */
-static struct tensor model_space(const struct check *check, const struct tensor *z)
+static struct tensor model_space(struct check *check, const struct tensor *z)
 {
     const struct weights *weights = check->pipeline->files->component[COMPONENT_VAE];
     double scale = weights_config_number(weights, "scaling_factor", 1.5305);
     double shift = weights_config_number(weights, "shift_factor", 0.0609);
-    struct tensor latent = check_zeros(DTYPE_F32, z->rank, z->dim);
+    struct tensor latent = check_zeros(check, DTYPE_F32, z->rank, z->dim);
 
     for (int64_t i = 0; i < tensor_count(z); i++)
         ((float *)latent.data)[i] = (float)(((double)((float *)z->data)[i] - shift) * scale);
@@ -185,7 +186,8 @@ static void check_decode(struct check *check, int64_t band_rows)
     if (!tensor_exists(&z))
         return;
     latent = model_space(check, &z);
-    rgb = check_zeros(DTYPE_F32, 4, (int64_t[]){z.dim[0], want.dim[2], want.dim[3], 3});
+    rgb = check_zeros(check, p->backend->ops.activation_dtype, 4,
+                      (int64_t[]){z.dim[0], want.dim[2], want.dim[3], 3});
     arena_init(&counting, NULL, 0);
     if (!vae_decode_plan_create(&plan, p->vae_decoder, &counting, z.dim[0], z.dim[2], z.dim[3],
                                 band_rows, &err)) {
@@ -200,8 +202,9 @@ static void check_decode(struct check *check, int64_t band_rows)
         return;
     }
     vae_decode(plan, p->stream, &rgb, &latent);
-    got = swapped(&rgb, false);
-    check_report(check, relative_error(&got, &want), check->limits.stage,
+    rgb = channels_first(&rgb);
+    got = check_result(check, &rgb);
+    check_report(check, relative_error(&got, &want), check->limits.vae,
                  "vae.decode.image, bands of %lld rows (0: whole)", (long long)band_rows);
     vae_decode_plan_destroy(plan);
     p->backend->ops.memory_free(arena.base, arena.size);
@@ -220,8 +223,10 @@ static void check_encode(struct check *check, int64_t band_rows)
 
     if (!tensor_exists(&image) || !p->vae_encoder)
         return;
-    rgb = swapped(&image, true);
-    moments = check_zeros(DTYPE_F32, 4, (int64_t[]){1, 2 * mean.dim[1], mean.dim[2], mean.dim[3]});
+    rgb = channels_last(&image);
+    rgb = check_activation(check, &rgb);
+    moments =
+        check_zeros(check, DTYPE_F32, 4, (int64_t[]){1, 2 * mean.dim[1], mean.dim[2], mean.dim[3]});
     arena_init(&counting, NULL, 0);
     if (!vae_encode_plan_create(&plan, p->vae_encoder, &counting, 1, mean.dim[2], mean.dim[3],
                                 band_rows, &err)) {
@@ -236,11 +241,12 @@ static void check_encode(struct check *check, int64_t band_rows)
         return;
     }
     vae_encode(plan, p->stream, &moments, &rgb);
+    moments = check_result(check, &moments);
     half = tensor_slice(&moments, 1, 0, mean.dim[1]);
-    check_report(check, relative_error(&half, &mean), check->limits.stage,
+    check_report(check, relative_error(&half, &mean), check->limits.vae,
                  "vae.encode.mean, bands of %lld rows (0: whole)", (long long)band_rows);
     half = tensor_slice(&moments, 1, mean.dim[1], mean.dim[1]);
-    check_report(check, relative_error(&half, &logvar), check->limits.stage,
+    check_report(check, relative_error(&half, &logvar), check->limits.vae,
                  "vae.encode.logvar, bands of %lld rows (0: whole)", (long long)band_rows);
     vae_encode_plan_destroy(plan);
     p->backend->ops.memory_free(arena.base, arena.size);

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/host_stream.h"
 #include "base/file.h"
 #include "golden_check.h"
 
@@ -139,40 +138,39 @@ static bool embed(struct check *check, const char *const texts[3], int t5_tokens
     return ok;
 }
 
-static struct tensor contiguous(const struct tensor *view)
+/* Embeddings lie on the host; never freed. */
+static struct tensor uploaded(struct check *check, const struct tensor *host)
 {
-    struct tensor copy = check_zeros(DTYPE_F32, view->rank, view->dim);
+    struct tensor tensor = check_zeros(check, host->dtype, host->rank, host->dim);
 
-    backend_ref_ops.copy(&(struct stream){0}, &copy, view);
-    return copy;
+    check->pipeline->backend->ops.upload(check->pipeline->stream, &tensor, host);
+    return tensor;
 }
 
 /* The parts of one prompt's embedding, each against its encoder's own output. */
 static void check_prompt(struct check *check, const struct embedding *got, size_t i)
 {
     int64_t column = 0, pooled_column = 0;
-    struct tensor clip_rows = tensor_slice(&got->context, 1, 0, CLIP_TOKENS);
-    struct tensor t5_rows =
-        tensor_slice(&got->context, 1, CLIP_TOKENS, got->context.dim[1] - CLIP_TOKENS);
-    struct tensor part;
+    struct tensor context = uploaded(check, &got->context);
+    struct tensor all_pooled = uploaded(check, &got->pooled);
+    struct tensor clip_rows = tensor_slice(&context, 1, 0, CLIP_TOKENS);
+    struct tensor t5_rows = tensor_slice(&context, 1, CLIP_TOKENS, context.dim[1] - CLIP_TOKENS);
 
     for (int k = 0; k < CLIP_COUNT; k++) {
         int64_t width = clip_encoder_width(check->pipeline->clip[k]);
         int64_t pooled_width = clip_encoder_pooled_width(check->pipeline->clip[k]);
         struct tensor hidden = tensor_slice(&clip_rows, 2, column, width);
-        struct tensor pooled = tensor_slice(&got->pooled, 1, pooled_column, pooled_width);
+        struct tensor pooled = tensor_slice(&all_pooled, 1, pooled_column, pooled_width);
 
-        part = contiguous(&hidden);
-        check_stage(check, &part, "text.%zu.%s.penultimate", i, clip_names[k]);
-        part = contiguous(&pooled);
-        check_stage(check, &part, "text.%zu.%s.pooled", i, clip_names[k]);
+        check_stage(check, check->limits.text, &hidden, "text.%zu.%s.penultimate", i,
+                    clip_names[k]);
+        check_stage(check, check->limits.text, &pooled, "text.%zu.%s.pooled", i, clip_names[k]);
         column += width;
         pooled_column += pooled_width;
     }
-    part = contiguous(&t5_rows);
-    check_stage(check, &part, "text.%zu.t5.hidden", i);
-    check_stage(check, &got->context, "text.%zu.prompt_embeds", i);
-    check_stage(check, &got->pooled, "text.%zu.pooled_prompt_embeds", i);
+    check_stage(check, check->limits.text, &t5_rows, "text.%zu.t5.hidden", i);
+    check_stage(check, check->limits.text, &context, "text.%zu.prompt_embeds", i);
+    check_stage(check, check->limits.text, &all_pooled, "text.%zu.pooled_prompt_embeds", i);
 }
 
 void check_text(struct check *check)
@@ -200,7 +198,9 @@ void check_text(struct check *check)
         for (size_t i = 0; i < 3; i++)
             texts[i] = json_string_value(json_array_get(three, i));
         if (embed(check, texts, (int)(want.dim[0] - CLIP_TOKENS), &got, &err)) {
-            check_stage(check, &got->context, "text.three_prompts.prompt_embeds");
+            struct tensor context = uploaded(check, &got->context);
+
+            check_stage(check, check->limits.text, &context, "text.three_prompts.prompt_embeds");
             embedding_release(got);
         } else {
             check_broken(check, &err, "text.three_prompts");
