@@ -108,9 +108,11 @@ void cuda_avoid_8_bits(struct stream *stream, bool avoid);
 void cuda_check_finite(struct stream *stream, const struct tensor *x);
 void cuda_memory_info(size_t *free_bytes, size_t *total_bytes);
 
-/* Products: cuda_products.c */
+/* cuda_matmul.c */
 bool product_cache_create(struct product_cache **out, struct error *err);
 void product_cache_destroy(struct product_cache *cache);
+
+/* Products: cuda_products.c */
 enum dtype cuda_linear_input(const struct linear *layers, int count);
 void cuda_linear(struct stream *stream, struct tensor *out, const struct tensor *x,
                  const struct linear *layer);
