@@ -170,7 +170,8 @@ static bool put(struct choice_file *file, struct record_head head, const void *k
     } else if (!append(file, made)) {
         return false;
     }
-    while (file->count > CHOICE_RECORDS_MAX || file->bytes > CHOICE_FILE_BYTES_MAX)
+    while (file->count > 1 &&
+           (file->count > CHOICE_RECORDS_MAX || file->bytes > CHOICE_FILE_BYTES_MAX))
         drop_oldest(file);
     return true;
 }

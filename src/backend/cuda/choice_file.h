@@ -45,8 +45,8 @@ void choice_file_add(struct choice_file *file, uint32_t kind, const void *key, s
 
 /* Writes the file, mode 0600, when there is something new. What another process wrote meanwhile
  * stays, but for values that were replaced here. After a failure nothing is tried until there is
- * something new again. */
-MUST_CHECK bool choice_file_save(struct choice_file *file, struct error *err);
+ * something new again. The result may be ignored. */
+bool choice_file_save(struct choice_file *file, struct error *err);
 
 const char *choice_file_path(const struct choice_file *file); /* NULL: only in memory */
 

@@ -4,13 +4,14 @@
  * Algorithms are chosen by timing when a shape is first met. Those that split K are left out: their
  * sums depend on how many rows there are, and a picture must not depend on its company. Products of
  * one sample, which always has as many rows, may split it as long as the parts are put together in
- * a fixed order.
+ * a fixed order. What was chosen is kept for the next start: choice_file.h.
  */
 #include "backend/cuda/cuda_matmul.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/cuda_choices.h"
 #include "backend/cuda/cuda_uploader.h"
 
 #define CANDIDATES_MAX 16
@@ -291,6 +292,35 @@ static void choose(struct stream *stream, const struct description *d,
     cudaEventDestroy(end);
 }
 
+/* What was chosen in an earlier run of the program, if cuBLASLt still takes it. */
+static bool recall(const struct stream *stream, const struct description *d, struct chosen *chosen)
+{
+    const struct product_key *key = &chosen->key;
+    cublasLtMatmulHeuristicResult_t result = {0};
+    size_t size;
+    const void *kept = choice_file_find(stream->choices, CHOICE_PRODUCT, key, sizeof *key, &size);
+
+    if (!kept || size != sizeof chosen->algorithm)
+        return false;
+    memcpy(&chosen->algorithm, kept, size);
+    chosen->is_usable =
+        cuda_device.libraries.blas.cublasLtMatmulAlgoCheck(stream->lt, d->product, d->a, d->b,
+                                                           d->out, d->out, &chosen->algorithm,
+                                                           &result) == CUBLAS_STATUS_SUCCESS &&
+        result.state == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= WORKSPACE_BYTES &&
+        is_in_order(&chosen->algorithm, key->adds);
+    return chosen->is_usable;
+}
+
+/* That there is none is not kept: to learn it again costs next to nothing, and it may have been for
+ * want of memory. */
+static void remember(struct stream *stream, const struct chosen *chosen)
+{
+    if (chosen->is_usable)
+        choice_file_add(stream->choices, CHOICE_PRODUCT, &chosen->key, sizeof chosen->key,
+                        &chosen->algorithm, sizeof chosen->algorithm);
+}
+
 static const struct chosen *find_chosen(const struct product_cache *cache,
                                         const struct product_key *key)
 {
@@ -327,7 +357,10 @@ static const struct chosen *choice_for(struct stream *stream, const struct descr
     }
     grown = &cache->entries[cache->count++];
     grown->key = product->key;
-    choose(stream, d, product, grown);
+    if (!recall(stream, d, grown)) {
+        choose(stream, d, product, grown);
+        remember(stream, grown);
+    }
     return grown;
 }
 

@@ -10,6 +10,7 @@ struct weight_store;
 struct dnn;
 struct product_cache;
 struct attention_cache;
+struct choice_file;
 
 /* One device a process: a worker that loses its device is replaced as a whole. */
 struct cuda_device {
@@ -21,6 +22,7 @@ struct cuda_device {
     bool avoids_fp8;    /* for now: cuda_avoid_8_bits */
     void *encode_tiled; /* the driver's cuTensorMapEncodeTiled; NULL: too old a driver */
     char name[256];
+    char *choice_folder; /* choice_folder_find's */
     struct cuda_libraries libraries;
 };
 extern struct cuda_device cuda_device;
@@ -45,7 +47,8 @@ struct stream {
     bool has_failed, is_recording;
     struct error failure;
     cublasLtHandle_t lt;
-    struct dnn *dnn; /* NULL: cuDNN is not there */
+    struct choice_file *choices; /* saved when the stream has finished */
+    struct dnn *dnn;             /* NULL: cuDNN is not there */
     struct product_cache *products;
     struct attention_cache *attentions;
     struct weight_store *weights;
