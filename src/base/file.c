@@ -218,6 +218,13 @@ bool file_writer_reserve(struct file_writer *writer, size_t size, struct error *
     return true;
 }
 
+bool file_writer_keep_private(struct file_writer *writer, struct error *err)
+{
+    if (fchmod(writer->fd, 0600) != 0)
+        return error_set_errno(err, errno, "writing '%s'", writer->path);
+    return true;
+}
+
 bool file_writer_commit(struct file_writer *writer, struct error *err)
 {
     int fd = writer->fd;

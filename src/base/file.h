@@ -29,6 +29,8 @@ MUST_CHECK bool file_writer_put(struct file_writer *writer, size_t offset, const
 /* Makes the file `size` bytes long and has the disk promise them, where the file system can: a full
  * disk is found here and not in the middle. */
 MUST_CHECK bool file_writer_reserve(struct file_writer *writer, size_t size, struct error *err);
+/* The file is for its owner alone (mode 0600), whatever the umask allows. */
+MUST_CHECK bool file_writer_keep_private(struct file_writer *writer, struct error *err);
 /* Syncs, renames to `path` (replacing what was there) and frees the writer, also when it fails. */
 MUST_CHECK bool file_writer_commit(struct file_writer *writer, struct error *err);
 /* Removes the temporary file and frees the writer. NULL is fine. */

@@ -202,9 +202,10 @@ static const struct limits limits_f16 = {
     .text = 5e-3, .forward = 2e-3, .vae = 4e-3, .pipeline = 1e-2, .picture = 3.0};
 
 /* bf16 has three bits less, and the reference's ops are off by 8 to 16 times as much: 3.2e-2,
- * 9.7e-3, 1.5e-2, 2.6e-2, 12 levels. */
+ * 9.7e-3, 1.5e-2, 2.6e-2, 12 levels. The forward's limit is that of model.md, which this nearly
+ * uses up. */
 static const struct limits limits_bf16 = {
-    .text = 4e-2, .forward = 1.6e-2, .vae = 3.2e-2, .pipeline = 8e-2, .picture = 24.0};
+    .text = 4e-2, .forward = 1e-2, .vae = 3.2e-2, .pipeline = 8e-2, .picture = 24.0};
 
 static struct limits limits_for(const struct check *check, const char *level)
 {

@@ -504,6 +504,13 @@ cudaError_t kernel_attention_sm90_plan(struct attention_sm90_plan *plan_bytes, v
                                 cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
 }
 
+bool kernel_attention_sm90_is_online(const struct attention_sm90_plan *plan_bytes)
+{
+    plan plan;
+    memcpy(&plan, plan_bytes->bytes, sizeof plan);
+    return plan.is_online;
+}
+
 cudaError_t kernel_attention_sm90(cudaStream_t stream, const struct attention_sm90_plan *plan_bytes)
 {
     plan plan; /* the maps want alignment that the bytes do not have */

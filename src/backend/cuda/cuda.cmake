@@ -39,6 +39,7 @@ target_include_directories(backend_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src)
 target_compile_options(backend_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra -Xfatbin=-compress-all>)
 target_link_libraries(backend_cuda PRIVATE sd35_tensor sd35_base CUDA::cudart_static)
-target_link_options(backend_cuda PRIVATE -Wl,--exclude-libs,ALL -Wl,--no-undefined)
+target_link_options(backend_cuda PRIVATE -Wl,--exclude-libs,ALL -Wl,--no-undefined
+  -Wl,--build-id=sha1) # by which kept choices know their plugin
 
 install(TARGETS backend_cuda LIBRARY DESTINATION lib/sd35) # where the program looks for it

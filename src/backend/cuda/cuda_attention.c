@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/cuda_choices.h"
 #include "backend/cuda/cuda_dnn.h"
 #include "backend/cuda/cuda_uploader.h"
 #include "base/size.h"
@@ -112,10 +113,64 @@ static bool can_run_dnn(const struct stream *stream, const struct attention_key 
            dnn_attention_fits(stream->dnn, &key->out, &key->q, &key->k, &key->v);
 }
 
+/* What the faster of two paths depends on; the same for all layers of a network, so it is timed for
+ * one of them. int64_t only: it is kept and compared as bytes. */
+struct path_key {
+    struct {
+        int64_t dim[4], stride[4], alignment;
+    } part[4]; /* out, q, k, v */
+    int64_t type, has_own, own_is_online;
+};
+
+static struct path_key path_key_of(const struct attention_entry *entry)
+{
+    const struct attention_key *key = &entry->key;
+    const struct view *views[4] = {&key->out, &key->q, &key->k, &key->v};
+    bool has_own = entry->path == PATH_OWN;
+    struct path_key made = {
+        .type = key->q.type,
+        .has_own = has_own,
+        .own_is_online = has_own && kernel_attention_sm90_is_online(&entry->plan),
+    };
+
+    for (int i = 0; i < 4; i++) {
+        memcpy(made.part[i].dim, views[i]->dim, sizeof made.part[i].dim);
+        memcpy(made.part[i].stride, views[i]->stride, sizeof made.part[i].stride);
+        made.part[i].alignment = (int64_t)((uintptr_t)views[i]->data & 255);
+    }
+    return made;
+}
+
+/* cuDNN's path, or the entry's own, whichever is faster. */
+static void choose_faster(struct stream *stream, struct attention_entry *entry)
+{
+    const struct path_key key = path_key_of(entry);
+    struct attention_entry dnn = *entry;
+    unsigned char takes_dnn;
+    const unsigned char *kept;
+    float own_ms = -1.0f, dnn_ms;
+    size_t size;
+
+    kept = choice_file_find(stream->choices, CHOICE_ATTENTION, &key, sizeof key, &size);
+    dnn.path = PATH_DNN;
+    if (kept && size == 1 && *kept <= 1) {
+        entry->path = *kept ? PATH_DNN : entry->path;
+        return;
+    }
+    if (entry->path == PATH_OWN)
+        own_ms = time_path(stream, entry);
+    dnn_ms = time_path(stream, &dnn);
+    /* Noise must not decide, or a picture would change from start to start. */
+    takes_dnn = dnn_ms >= 0.0f && (own_ms < 0.0f || dnn_ms < 0.95f * own_ms);
+    if (takes_dnn)
+        entry->path = PATH_DNN;
+    if (!stream->has_failed)
+        choice_file_add(stream->choices, CHOICE_ATTENTION, &key, sizeof key, &takes_dnn, 1);
+}
+
 static void choose_path(struct stream *stream, struct attention_entry *entry)
 {
     const struct attention_key *key = &entry->key;
-    float own_ms = -1.0f, dnn_ms = -1.0f;
 
     entry->path = PATH_GENERAL;
     if (can_run_own(key) &&
@@ -123,19 +178,10 @@ static void choose_path(struct stream *stream, struct attention_entry *entry)
                      kernel_attention_sm90_plan(&entry->plan, cuda_device.encode_tiled, &key->out,
                                                 &key->q, &key->k, &key->v, key->scale,
                                                 key->score_limit, cuda_device.multiprocessors),
-                     "planning attention")) {
+                     "planning attention"))
         entry->path = PATH_OWN;
-        own_ms = time_path(stream, entry);
-    }
-    if (can_run_dnn(stream, key)) {
-        struct attention_entry dnn = *entry;
-
-        dnn.path = PATH_DNN;
-        dnn_ms = time_path(stream, &dnn);
-        /* Noise must not decide, or a picture would change from start to start. */
-        if (dnn_ms >= 0.0f && (own_ms < 0.0f || dnn_ms < 0.95f * own_ms))
-            entry->path = PATH_DNN;
-    }
+    if (can_run_dnn(stream, key))
+        choose_faster(stream, entry);
 }
 
 /* --- Heads wider than a kernel's registers --- */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/cuda_choices.h"
+#include "backend/cuda/cuda_dnn_engine.h"
 #include "backend/cuda/cuda_dnn_plan.h"
 #include "base/clock.h"
 
@@ -31,6 +33,7 @@ struct dnn {
     cudaStream_t stream; /* that the handle has, if has_stream */
     bool has_stream;
     cudaEvent_t start, stop;
+    struct choice_file *choices;
     struct plan *plans;
     int plan_count;
 };
@@ -112,50 +115,6 @@ static void plan_keep(struct dnn *dnn, struct plan *plan)
     plan->next = dnn->plans;
     dnn->plans = plan;
     dnn->plan_count++;
-}
-
-/* False when the engine's notes say that it may not be used; an engine without notes may. */
-static bool engine_is_welcome(const struct dnn *dnn, cudnnBackendDescriptor_t config,
-                              int64_t *engine_number)
-{
-    cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-    cudnnBackendDescriptor_t engine = NULL;
-    bool is_welcome = true;
-    int64_t count = 0;
-
-    *engine_number = -1;
-    if (dnn->dnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine))
-        return true;
-    if (dnn->dnn->cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE,
-                                           CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &engine))
-        goto cleanup;
-    if (dnn->dnn->cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64,
-                                           1, &count, engine_number))
-        *engine_number = -1;
-    count = 0;
-    if (dnn->dnn->cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
-                                           CUDNN_TYPE_NUMERICAL_NOTE,
-                                           CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes))
-        goto cleanup;
-    for (int64_t i = 0; i < count && i < CUDNN_NUMERICAL_NOTE_TYPE_COUNT; i++) {
-        switch (notes[i]) {
-        case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
-        case CUDNN_NUMERICAL_NOTE_FFT:
-        case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
-        case CUDNN_NUMERICAL_NOTE_WINOGRAD:
-        case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4:
-        case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6:
-        case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13:
-            is_welcome = false;
-            break;
-        default:
-            break;
-        }
-    }
-
-cleanup:
-    destroy_descriptor(dnn->dnn, engine);
-    return is_welcome;
 }
 
 /* Sets an attribute unless something failed before. */
@@ -286,12 +245,12 @@ static bool plan_try(struct dnn *dnn, struct plan *plan, const struct dnn_call *
 {
     struct dnn_choice *choice = &plan->choice;
     cudnnBackendDescriptor_t execution = NULL;
-    int64_t engine, workspace_bytes;
+    int64_t workspace_bytes;
     cudnnStatus_t status;
     cudaError_t failure;
     float ms;
 
-    if (!engine_is_welcome(dnn, config, &engine))
+    if (!dnn_engine_is_welcome(dnn->dnn, config))
         goto drop;
     execution = execution_create(dnn, config, &workspace_bytes, &status);
     if (!execution) {
@@ -325,7 +284,6 @@ static bool plan_try(struct dnn *dnn, struct plan *plan, const struct dnn_call *
     destroy_descriptor(dnn->dnn, plan->config);
     plan->execution = execution;
     plan->config = config;
-    choice->engine = engine;
     choice->rank = rank;
     choice->best_ms = ms;
     choice->workspace_bytes = (size_t)workspace_bytes;
@@ -373,7 +331,52 @@ static int recommend(const struct dnn *dnn, struct plan *plan, cudnnBackendHeurM
     return used;
 }
 
-/* Gives the plan the fastest engine there is. True without one when there is none. */
+/* Gives the plan the engine that was chosen in an earlier run of the program, if there is one and
+ * cuDNN still takes it. */
+static void plan_recall(struct dnn *dnn, struct plan *plan, const struct dnn_call *call,
+                        cudnnBackendDescriptor_t pack)
+{
+    cudnnBackendDescriptor_t config, execution = NULL;
+    struct dnn_engine engine;
+    int64_t workspace_bytes;
+    cudnnStatus_t status;
+    size_t size;
+    const void *kept =
+        choice_file_find(dnn->choices, CHOICE_DNN, &plan->key, sizeof plan->key, &size);
+
+    if (!kept || !dnn_engine_from(&engine, kept, size))
+        return;
+    config = dnn_engine_config(&engine, dnn->dnn, plan->graph.operations);
+    if (config && dnn_engine_is_welcome(dnn->dnn, config))
+        execution = execution_create(dnn, config, &workspace_bytes, &status);
+    if (!execution || workspace_bytes > call->key.workspace_bytes ||
+        dnn->dnn->cudnnBackendExecute(dnn->handle, execution, pack)) {
+        (void)cudaGetLastError();
+        destroy_descriptor(dnn->dnn, execution);
+        destroy_descriptor(dnn->dnn, config);
+        return;
+    }
+    plan->execution = execution;
+    plan->config = config;
+    plan->choice.engine = engine.number;
+    plan->choice.rank = -1;
+    plan->choice.workspace_bytes = (size_t)workspace_bytes;
+}
+
+/* Has the next run of the program take the same engine. */
+static void plan_remember(struct dnn *dnn, struct plan *plan)
+{
+    struct dnn_engine engine;
+
+    if (!plan->execution || !dnn_engine_of(&engine, dnn->dnn, plan->config))
+        return;
+    plan->choice.engine = engine.number;
+    choice_file_add(dnn->choices, CHOICE_DNN, &plan->key, sizeof plan->key, &engine,
+                    dnn_engine_bytes(&engine));
+}
+
+/* Gives the plan the fastest engine there is, by timing unless it is known. True without one when
+ * there is none. */
 static bool plan_choose(struct dnn *dnn, struct plan *plan, const struct dnn_call *call,
                         struct error *err)
 {
@@ -383,11 +386,13 @@ static bool plan_choose(struct dnn *dnn, struct plan *plan, const struct dnn_cal
     cudnnStatus_t status;
     double deadline = seconds_now() + CHOICE_SECONDS;
     int budget = CONFIGS_MAX;
-    bool ok = true;
+    bool ok = true, is_known;
 
     pack = pack_create(dnn, call, &status);
     if (!pack)
         return fail_dnn(dnn, status, call, "binding its buffers", err);
+    plan_recall(dnn, plan, call, pack);
+    is_known = plan->execution;
     for (size_t m = 0; m < COUNT_OF(modes) && ok && budget > 0 && !plan->execution; m++) {
         int count = recommend(dnn, plan, modes[m], configs, budget);
 
@@ -400,6 +405,8 @@ static bool plan_choose(struct dnn *dnn, struct plan *plan, const struct dnn_cal
         }
     }
     destroy_descriptor(dnn->dnn, pack);
+    if (ok && !is_known)
+        plan_remember(dnn, plan);
     if (ok && !plan->execution && !*plan->reason)
         snprintf(plan->reason, sizeof plan->reason,
                  "none is exact enough and content with %lld bytes of workspace",
@@ -501,7 +508,8 @@ bool dnn_run(struct dnn *dnn, cudaStream_t stream, const struct dnn_call *call,
 
 /* --- The handle --- */
 
-bool dnn_create(struct dnn **out, const struct cuda_libraries *libraries, struct error *err)
+bool dnn_create(struct dnn **out, const struct cuda_libraries *libraries,
+                struct choice_file *choices, struct error *err)
 {
     cudnnStatus_t status;
     cudaError_t failure;
@@ -515,6 +523,7 @@ bool dnn_create(struct dnn **out, const struct cuda_libraries *libraries, struct
     if (!dnn)
         return error_set(err, ERROR_NO_MEMORY, "cuDNN");
     dnn->dnn = &libraries->dnn;
+    dnn->choices = choices;
     status = dnn->dnn->cudnnCreate(&dnn->handle);
     if (status) {
         dnn->handle = NULL;

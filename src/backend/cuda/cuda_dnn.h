@@ -8,8 +8,9 @@
  * the stream is capturing fails. DNN_PLANS_MAX shapes are kept, the least recently used goes first.
  * A graph that has captured a shape must be gone before that shape goes, and before dnn_destroy.
  *
- * Which engine is fastest depends on the shape, the batch included, and where two are close it can
- * change between two starts of the program: the last bits of a result can, too.
+ * Which engine is fastest depends on the shape, the batch included, and where two are close, timing
+ * may prefer either: the last bits of a result would change from start to start. Choices are
+ * therefore kept in a choice_file, and one that is there is not timed again.
  */
 #ifndef BACKEND_CUDA_CUDA_DNN_H
 #define BACKEND_CUDA_CUDA_DNN_H
@@ -26,6 +27,7 @@
 
 #define DNN_PLANS_MAX 256
 
+struct choice_file;
 struct cuda_libraries;
 struct dnn; /* of one device and one thread, for work on one stream at a time */
 
@@ -47,17 +49,18 @@ struct dnn_conv {
 
 /* What the latest call ran. */
 struct dnn_choice {
-    int64_t engine;  /* cuDNN's number of it, -1 when it has none; numbers are per kind of graph */
-    int rank;        /* place of engine and settings in cuDNN's recommendation, 0: its favourite */
+    int64_t engine; /* cuDNN's number of it, -1 when it has none; numbers are per kind of graph */
+    int rank; /* place of engine and settings in cuDNN's recommendation, 0: its favourite; -1: it
+               * was chosen before, and none was timed */
     int candidates;  /* how many were timed */
     float best_ms;   /* of the one that was taken, when it was timed */
     float second_ms; /* of the fastest other; 0 when there was one only */
     size_t workspace_bytes;
 };
 
-/* For the current device. Borrows libraries, whose has_dnn must be true. */
+/* For the current device. Borrows libraries, whose has_dnn must be true, and choices. */
 MUST_CHECK bool dnn_create(struct dnn **out, const struct cuda_libraries *libraries,
-                           struct error *err);
+                           struct choice_file *choices, struct error *err);
 void dnn_destroy(struct dnn *dnn); /* NULL is fine; its work must have ended */
 
 /* out = convolution as in backend.h, without upsampling. Beyond the input on every side is zero.

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/cuda_choices.h"
 #include "backend/cuda/cuda_dnn.h"
 #include "backend/cuda/cuda_weights.h"
 
@@ -90,10 +91,11 @@ bool cuda_stream_create(struct stream **out, const struct backend_ops *ops,
         error_set(err, ERROR_BACKEND, "cuBLASLt does not start");
         goto fail;
     }
-    if (!product_cache_create(&stream->products, err) ||
+    if (!cuda_choices_create(&stream->choices, &cuda_device, err) ||
+        !product_cache_create(&stream->products, err) ||
         !attention_cache_create(&stream->attentions, err) ||
         !weight_store_create(&stream->weights, err) ||
-        (libraries->has_dnn && !dnn_create(&stream->dnn, libraries, err)))
+        (libraries->has_dnn && !dnn_create(&stream->dnn, libraries, stream->choices, err)))
         goto fail;
     *out = stream;
     return true;
@@ -103,6 +105,14 @@ fail:
     return false;
 }
 
+/* As soon as new ones have run, because a server may be killed at any time. Where they cannot be
+ * kept the next start takes longer, and no picture fails. */
+static void save_choices(struct stream *stream)
+{
+    if (stream->choices && !stream->is_recording)
+        choice_file_save(stream->choices, NULL);
+}
+
 void cuda_stream_destroy(struct stream *stream)
 {
     if (!stream)
@@ -110,10 +120,12 @@ void cuda_stream_destroy(struct stream *stream)
     for (int i = 0; i < STREAM_BRANCHES; i++)
         if (stream->branches[i])
             cudaStreamSynchronize(stream->branches[i]);
+    save_choices(stream);
     dnn_destroy(stream->dnn);
     product_cache_destroy(stream->products);
     attention_cache_destroy(stream->attentions);
     weight_store_destroy(stream->weights);
+    choice_file_destroy(stream->choices);
     if (stream->lt)
         cuda_device.libraries.blas.cublasLtDestroy(stream->lt);
     for (int i = 0; i < STREAM_BRANCHES; i++) {
@@ -140,6 +152,7 @@ bool cuda_stream_finish(struct stream *stream, struct error *err)
     cuda_join(stream);
     status = cudaStreamSynchronize(stream->branches[0]);
     stream_check(stream, status, "the device");
+    save_choices(stream);
     if (stream->fault[FAULT_ID])
         stream_fail(stream, ERROR_BACKEND, "embedding_rows: an id lies outside of the table");
     if (stream->fault[FAULT_NOT_FINITE])

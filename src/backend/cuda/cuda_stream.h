@@ -10,6 +10,7 @@ struct weight_store;
 struct dnn;
 struct product_cache;
 struct attention_cache;
+struct choice_file;
 
 /* One device a process: a worker that loses its device is replaced as a whole. */
 struct cuda_device {
@@ -21,6 +22,7 @@ struct cuda_device {
     bool avoids_fp8;    /* for now: cuda_avoid_8_bits */
     void *encode_tiled; /* the driver's cuTensorMapEncodeTiled; NULL: too old a driver */
     char name[256];
+    char *choice_folder; /* choice_folder_find's */
     struct cuda_libraries libraries;
 };
 extern struct cuda_device cuda_device;
@@ -45,7 +47,8 @@ struct stream {
     bool has_failed, is_recording;
     struct error failure;
     cublasLtHandle_t lt;
-    struct dnn *dnn; /* NULL: cuDNN is not there */
+    struct choice_file *choices; /* saved when the stream has finished */
+    struct dnn *dnn;             /* NULL: cuDNN is not there */
     struct product_cache *products;
     struct attention_cache *attentions;
     struct weight_store *weights;
@@ -108,9 +111,11 @@ void cuda_avoid_8_bits(struct stream *stream, bool avoid);
 void cuda_check_finite(struct stream *stream, const struct tensor *x);
 void cuda_memory_info(size_t *free_bytes, size_t *total_bytes);
 
-/* Products: cuda_products.c */
+/* cuda_matmul.c */
 bool product_cache_create(struct product_cache **out, struct error *err);
 void product_cache_destroy(struct product_cache *cache);
+
+/* Products: cuda_products.c */
 enum dtype cuda_linear_input(const struct linear *layers, int count);
 void cuda_linear(struct stream *stream, struct tensor *out, const struct tensor *x,
                  const struct linear *layer);

@@ -211,6 +211,9 @@ cudaError_t kernel_attention_sm90_plan(struct attention_sm90_plan *plan, void *e
                                        const struct view *out, const struct view *q,
                                        const struct view *k, const struct view *v, float scale,
                                        float score_limit, int multiprocessors);
+/* True when it keeps a running maximum, because score_limit is unknown or large: a slower kernel.
+ */
+bool kernel_attention_sm90_is_online(const struct attention_sm90_plan *plan);
 cudaError_t kernel_attention_sm90(cudaStream_t stream, const struct attention_sm90_plan *plan);
 
 #ifdef __cplusplus

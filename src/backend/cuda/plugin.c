@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/choice_folder.h"
 #include "backend/cuda/cuda_ops.h"
 #include "backend/cuda/cuda_stream.h"
 #include "backend/cuda/cuda_weights.h"
@@ -118,6 +119,13 @@ static bool choose_precision(struct cuda_device *device, const char *name, struc
                      "precision '%.32s' is not one of: auto, fp8, bf16, fp16, f32", name);
 }
 
+static void add_notice(struct backend *backend, const char *text)
+{
+    size_t used = strlen(backend->notice);
+
+    snprintf(backend->notice + used, sizeof backend->notice - used, "%s%s", used ? "; " : "", text);
+}
+
 static void describe(struct backend *backend, const struct cuda_device *device)
 {
     const char *kind = device->allows_fp8        ? "FP8 and BF16"
@@ -179,18 +187,25 @@ static void fill_table(struct backend_ops *ops, const struct cuda_device *device
 static bool plugin_open(struct backend *backend, int index, const char *precision,
                         struct error *err)
 {
+    char notice[400];
+
     cuda_device = (struct cuda_device){0};
     if (!find_device(&cuda_device, index, err) || !choose_precision(&cuda_device, precision, err) ||
         !cuda_libraries_open(&cuda_device.libraries, err))
         return false;
     find_driver_functions(&cuda_device);
+    cuda_device.choice_folder = choice_folder_find(notice, sizeof notice);
     fill_table(&backend->ops, &cuda_device);
     describe(backend, &cuda_device);
+    if (*notice)
+        add_notice(backend, notice);
     return true;
 }
 
 static void plugin_close(void)
 {
+    free(cuda_device.choice_folder);
+    cuda_device.choice_folder = NULL;
     cuda_libraries_close(&cuda_device.libraries);
 }
 
