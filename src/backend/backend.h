@@ -140,7 +140,8 @@ struct backend_ops {
      * when the next replay begins. */
     void (*weights_enter)(struct stream *stream, struct streamed_weights *streamed, size_t group,
                           size_t next);
-    /* Waits. Recordings that entered groups must be gone. NULL is fine. */
+    /* Waits. Before the stream is destroyed, and after recordings that entered groups are freed.
+     * NULL is fine. */
     void (*weights_unstream)(struct stream *stream, struct streamed_weights *streamed);
     /* Bytes of the device and of the host that streaming them takes. */
     void (*weights_stream_bytes)(const struct weight_request *requests, const size_t *group_end,
