@@ -259,6 +259,23 @@ static void check_recordings(struct kernel_check *check, struct visits *visits)
         check->fast.recording_free(recordings[i]);
 }
 
+/* A recording that uses what it did not enter does not come about, and nothing else comes of it. */
+static void check_recording_without_entering(struct kernel_check *check, struct visits *visits)
+{
+    struct recording *recording;
+
+    run_order(check, visits, &orders[0]);
+    check->fast.record_begin(check->stream);
+    check->fast.weights_enter(check->stream, visits->streamed, 0, 1);
+    run_group(check, &visits->group[0], visits->group[0].got);
+    run_group(check, &visits->group[4], visits->group[4].got);
+    recording = check->fast.record_end(check->stream);
+    kernel_expect(check, !recording, "a group that was not entered is not recorded");
+    check->fast.recording_free(recording);
+    run_order(check, visits, &orders[1]);
+    expect_order(check, visits, &orders[1], "after a recording that failed");
+}
+
 /* What is no longer streamed is read from where it came from. */
 static void check_end(struct kernel_check *check, struct visits *visits)
 {
@@ -299,6 +316,7 @@ static void check_streamed(struct kernel_check *check, int64_t tokens, int64_t s
         spoil_weights(&visits);
         check_orders(check, &visits);
         check_recordings(check, &visits);
+        check_recording_without_entering(check, &visits);
         check_end(check, &visits);
     }
     kernel_release(check);
