@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/attributes.h"
 #include "base/error.h"
@@ -64,7 +65,10 @@ struct weight_request {
     bool is_conv;
     const struct tensor *table; /* NULL: none */
 };
-struct held_weights; /* a device's copies of weights */
+struct held_weights;     /* a device's copies of weights */
+struct streamed_weights; /* copies in the host's pinned memory that visit the device */
+
+#define STREAMED_NONE SIZE_MAX /* no group */
 
 struct stream_options {
     int threads;               /* hosts: 0 takes one for each CPU */
@@ -120,6 +124,28 @@ struct backend_ops {
     void (*weights_drop)(struct stream *stream, struct held_weights *held); /* NULL is fine */
     /* Bytes of the device that holding them takes. */
     size_t (*weights_bytes)(const struct weight_request *requests, size_t count);
+    /* For weights that the device has no room for: `group_count` groups, the g-th of them requests
+     * [group_end[g - 1], group_end[g]), are made what the device takes once, kept in pinned memory
+     * of the host, and visit the device, which has room for two of the largest. Borrows nothing
+     * but what the layers point to. Fails with ERROR_NO_MEMORY, streaming none. */
+    bool (*weights_stream)(struct stream *stream, struct streamed_weights **out,
+                           const struct weight_request *requests, const size_t *group_end,
+                           size_t group_count, struct error *err);
+    /* Joins the branches. Ops that are enqueued from here on may use the weights of this group,
+     * until another one is entered; those of other groups would be loaded as if nobody had streamed
+     * them. `next` is the group that will be entered after it, which is copied meanwhile, or
+     * STREAMED_NONE. Any group may be entered at any time; one that was not the last `next` is
+     * waited for. A recording has to enter the first group whose weights it uses, may enter groups
+     * of one streamed_weights only, and ends by leaving the group; its last `next` is on the device
+     * when the next replay begins. */
+    void (*weights_enter)(struct stream *stream, struct streamed_weights *streamed, size_t group,
+                          size_t next);
+    /* Waits. Before the stream is destroyed, and after recordings that entered groups are freed.
+     * NULL is fine. */
+    void (*weights_unstream)(struct stream *stream, struct streamed_weights *streamed);
+    /* Bytes of the device and of the host that streaming them takes. */
+    void (*weights_stream_bytes)(const struct weight_request *requests, const size_t *group_end,
+                                 size_t group_count, size_t *device_bytes, size_t *host_bytes);
     /* Free and all memory of the device. */
     void (*memory_info)(size_t *free_bytes, size_t *total_bytes);
     /* Whether products of 8 bits are made in 16 bits from now on: what a picture that came out as

@@ -26,8 +26,8 @@
 #include "calibrate/layer_tap.h"
 #include "calibrate/picture_error.h"
 #include "convert/convert.h"
-#include "convert/keep_rule.h"
 #include "image/image.h"
+#include "weights/keep_rule.h"
 
 #define CALIBRATE_SCAN_PICTURES 2
 #define CALIBRATE_SCAN_STEPS 4

@@ -12,9 +12,9 @@
 #include "base/attributes.h"
 #include "base/error.h"
 #include "convert/convert.h"
-#include "convert/keep_rule.h"
 #include "convert/model_tensors.h"
 #include "convert/quantise.h"
+#include "weights/keep_rule.h"
 #include "weights/model_files.h"
 
 #define PLAN_PARTS_MAX 3

@@ -31,7 +31,18 @@ struct linear {
     struct tensor weight; /* [N, K], or [N, C, kh, kw] for a convolution; any float dtype */
     struct tensor scale;  /* f32: [1] or [N], what each f8 weight is multiplied by; rank 0: 1 */
     struct tensor bias;   /* f32 [N]; rank 0: none */
+    /* A device makes f8_e4m3 of a matrix of 16 or 32 bits while it copies it, with a factor for
+     * each row, as convert/quantise.h chooses them. Hosts take the weight as it is. */
+    bool to_8_bits;
 };
+
+/* The type that the weight has where to_8_bits is heeded. */
+static inline enum dtype linear_held_dtype(const struct linear *layer)
+{
+    bool is_wide = dtype_size(layer->weight.dtype) > 1;
+
+    return layer->to_8_bits && is_wide ? DTYPE_F8_E4M3 : layer->weight.dtype;
+}
 
 /* Contiguous over `data`, which holds at least the product of dim. */
 struct tensor tensor_of(void *data, enum dtype dtype, int rank, const int64_t *dim);

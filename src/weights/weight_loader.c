@@ -7,6 +7,7 @@
 
 #include "base/size.h"
 #include "weights/json_text.h"
+#include "weights/keep_rule.h"
 #include "weights/weights.h"
 #include "weights/weights_private.h"
 
@@ -390,6 +391,9 @@ void weight_loader_linear(struct weight_loader *loader, struct linear *out, int6
     vsnprintf(name, sizeof name, name_format, arguments);
     va_end(arguments);
     take_layer(loader, out, WEIGHTS_LINEAR, 2, (int64_t[]){n, k}, with_bias, name);
+    out->to_8_bits =
+        loader->weights->is_quantised &&
+        !keep_rule_reason(loader->weights->component, name, loader->weights->block_count);
 }
 
 void weight_loader_conv(struct weight_loader *loader, struct linear *out, int64_t n, int64_t c,

@@ -218,6 +218,26 @@ void weights_observe(struct weights *weights, const struct weights_observer *obs
     weights->observer = observer;
 }
 
+static bool has_f8(const struct weights *weights)
+{
+    for (size_t i = 0; i < weights->entry_count; i++) {
+        enum safetensors_dtype dtype = weights->entries[i].stored->dtype;
+
+        if (dtype == SAFETENSORS_F8_E4M3 || dtype == SAFETENSORS_F8_E5M2)
+            return true;
+    }
+    return false;
+}
+
+void weights_quantise(struct weights *weights)
+{
+    weights->is_quantised = !has_f8(weights);
+    weights->block_count = 0;
+    if (weights->component == COMPONENT_TRANSFORMER)
+        while (weights_has(weights, "block.%d.image.q.weight", weights->block_count))
+            weights->block_count++;
+}
+
 size_t weights_stored_count(const struct weights *weights)
 {
     return weights->entry_count;

@@ -93,6 +93,10 @@ struct weights_observer {
 };
 void weights_observe(struct weights *weights, const struct weights_observer *observer);
 
+/* Linears that loaders hand out from now on get to_8_bits where the rule of keep_rule.h says FP8,
+ * unless the component has FP8 tensors already: somebody chose then what stays in 16 bits. */
+void weights_quantise(struct weights *weights);
+
 /* The tensors of the component that are stored, whether a loader asks for them or not. */
 size_t weights_stored_count(const struct weights *weights);
 const struct safetensors_entry *weights_stored_at(const struct weights *weights, size_t index,
@@ -113,7 +117,8 @@ struct weight_loader {
 void weight_loader_init(struct weight_loader *loader, struct weights *weights);
 
 /* "<name>.weight" [n, k], its FP8 scale if it has one, and "<name>.bias" [n]. A missing bias is a
- * problem only when `with_bias`. `name` is canonical. Leaves *out without data on a problem. */
+ * problem only when `with_bias`. `name` is canonical. Leaves *out without data on a problem.
+ * weights_quantise decides about to_8_bits. */
 void weight_loader_linear(struct weight_loader *loader, struct linear *out, int64_t n, int64_t k,
                           bool with_bias, const char *name_format, ...) PRINTF_LIKE(6, 7);
 

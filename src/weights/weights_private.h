@@ -36,6 +36,8 @@ struct weights {
     uint64_t *reported; /* hashes of the problems that the current loader has named */
     size_t reported_count, reported_capacity;
     const struct weights_observer *observer; /* NULL: none */
+    bool is_quantised;                       /* weights_quantise */
+    int block_count;                         /* of the transformer, then */
 };
 
 /* A tensor found by its canonical name. */

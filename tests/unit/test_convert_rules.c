@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "convert/keep_rule.h"
 #include "convert/manifest.h"
 #include "convert/source_hashes.h"
 #include "convert/staging.h"
+#include "weights/keep_rule.h"
 
 /* --- What is kept --- */
 

@@ -935,6 +935,53 @@ static void every_form_of_an_fp8_scale_is_understood(void **state)
     }
 }
 
+/* --- becoming FP8 --- */
+
+static bool becomes_8_bits(struct weights *weights, int64_t n, int64_t k, const char *name)
+{
+    struct weight_loader loader;
+    struct linear layer;
+
+    weight_loader_init(&loader, weights);
+    weight_loader_linear(&loader, &layer, n, k, false, "%s", name);
+    assert_true(weight_loader_finish(&loader, NULL));
+    return layer.to_8_bits;
+}
+
+static void what_the_rule_turns_to_fp8_is_marked_when_it_was_asked_for(void **state)
+{
+    static struct content original, diffusers;
+    struct weights *weights;
+
+    (void)state;
+    put_transformers(&original, &diffusers);
+    weights = open_content(COMPONENT_TRANSFORMER, &diffusers);
+    assert_false(becomes_8_bits(weights, WIDTH, WIDTH, "block.0.image.q"));
+    weights_quantise(weights);
+    assert_true(becomes_8_bits(weights, WIDTH, WIDTH, "block.0.image.q"));
+    assert_true(becomes_8_bits(weights, 4 * WIDTH, WIDTH, "block.0.context.mlp_in"));
+    assert_false(becomes_8_bits(weights, WIDTH, 4 * WIDTH, "block.0.image.mlp_out"));
+    assert_false(becomes_8_bits(weights, 8, WIDTH, "final.linear"));
+    weights_destroy(weights);
+    clear(&original);
+    clear(&diffusers);
+}
+
+static void a_component_with_fp8_is_marked_nowhere(void **state)
+{
+    static struct content content;
+    struct weights *weights;
+
+    (void)state;
+    put_f8(&content, SAFETENSORS_F8_E4M3);
+    PUT_F32(&content, "joint_blocks.0.x_block.mlp.fc1.weight", 16, 4);
+    weights = open_content(COMPONENT_TRANSFORMER, &content);
+    weights_quantise(weights);
+    assert_false(becomes_8_bits(weights, 16, 4, "block.0.image.mlp_in"));
+    weights_destroy(weights);
+    clear(&content);
+}
+
 static void an_fp8_scale_that_makes_no_sense_is_refused(void **state)
 {
     static const struct {
@@ -1224,6 +1271,8 @@ int main(void)
         cmocka_unit_test(a_tensor_in_two_files_is_an_error),
         cmocka_unit_test(a_prefix_is_stripped_and_other_components_left_out),
         cmocka_unit_test(every_form_of_an_fp8_scale_is_understood),
+        cmocka_unit_test(what_the_rule_turns_to_fp8_is_marked_when_it_was_asked_for),
+        cmocka_unit_test(a_component_with_fp8_is_marked_nowhere),
         cmocka_unit_test(an_fp8_scale_that_makes_no_sense_is_refused),
         cmocka_unit_test(one_bad_scale_among_the_rows_is_refused),
         cmocka_unit_test(a_scale_beside_a_weight_that_is_not_fp8_is_refused),

@@ -370,7 +370,7 @@ enum dtype cuda_linear_input(const struct linear *layers, int count)
     if (!cuda_device.allows_fp8 || cuda_device.avoids_fp8)
         return cuda_device.f;
     for (int i = 0; i < count; i++)
-        if (layers[i].weight.dtype != DTYPE_F8_E4M3 || layers[i].weight.dim[0] % 16 != 0 ||
+        if (linear_held_dtype(&layers[i]) != DTYPE_F8_E4M3 || layers[i].weight.dim[0] % 16 != 0 ||
             layers[i].weight.dim[1] % 16 != 0)
             return cuda_device.f;
     return DTYPE_F8_E4M3;

@@ -7,10 +7,12 @@
 
 #include "backend/cuda/cuda_choices.h"
 #include "backend/cuda/cuda_dnn.h"
+#include "backend/cuda/cuda_streamed.h"
 #include "backend/cuda/cuda_weights.h"
 
 struct recording {
     cudaGraphExec_t graph;
+    struct streamed_recording streamed;
 };
 
 /* --- Failures --- */
@@ -209,6 +211,7 @@ void cuda_record_begin(struct stream *stream)
     stream_check(stream,
                  cudaStreamBeginCapture(stream->branches[0], cudaStreamCaptureModeThreadLocal),
                  "recording");
+    streamed_record_begin(stream);
 }
 
 /* What fails while recording fails the recording only: ops that run will report what lasts. */
@@ -221,12 +224,14 @@ static void forget_failure(struct stream *stream)
 struct recording *cuda_record_end(struct stream *stream)
 {
     struct recording *recording = NULL;
+    struct streamed_recording streamed;
     cudaGraph_t graph = NULL;
 
     if (!stream->is_recording)
         return NULL;
-    stream->is_recording = false;
     cuda_join(stream);
+    streamed_record_end(stream, &streamed);
+    stream->is_recording = false;
     if (!stream_check(stream, cudaStreamEndCapture(stream->branches[0], &graph), "recording") ||
         stream->has_failed)
         goto done;
@@ -236,6 +241,8 @@ struct recording *cuda_record_end(struct stream *stream)
         free(recording);
         recording = NULL;
     }
+    if (recording)
+        recording->streamed = streamed;
 
 done:
     if (graph)
@@ -247,8 +254,12 @@ done:
 
 void cuda_replay(struct stream *stream, const struct recording *recording)
 {
-    if (!stream_skips(stream))
-        stream_check(stream, cudaGraphLaunch(recording->graph, stream->branches[0]), "replaying");
+    if (stream_skips(stream))
+        return;
+    streamed_replay_begin(stream, &recording->streamed);
+    if (!stream->has_failed &&
+        stream_check(stream, cudaGraphLaunch(recording->graph, stream->branches[0]), "replaying"))
+        streamed_replay_end(&recording->streamed);
 }
 
 void cuda_recording_free(struct recording *recording)

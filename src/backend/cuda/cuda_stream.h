@@ -52,6 +52,8 @@ struct stream {
     struct product_cache *products;
     struct attention_cache *attentions;
     struct weight_store *weights;
+    struct streamed_weights *streamed;     /* a list */
+    struct streamed_weights *recorded;     /* that the recording has entered; NULL: none */
     float *aligned_scale[STREAM_BRANCHES]; /* [ALIGNED_SCALES_MAX] */
     float *folded_scale[STREAM_BRANCHES];  /* [FOLDED_MAX], as folded_bias in f */
     void *folded_bias[STREAM_BRANCHES];

@@ -1,8 +1,12 @@
 #include "backend/cuda/cuda_uploader.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
+#include "backend/cuda/cuda_stream.h"
 #include "base/size.h"
+#include "base/thread_pool.h"
 
 size_t view_type_size(enum view_type type)
 {
@@ -146,6 +150,35 @@ void upload_filter(struct uploader *uploader, void *to, enum view_type to_type, 
     note(uploader, cudaEventRecord(slot->done, uploader->stream));
 }
 
+void upload_quantised(struct uploader *uploader, void *to, float *scale, const void *from,
+                      enum view_type from_type, int64_t n, int64_t k)
+{
+    size_t row = (size_t)k * view_type_size(from_type);
+    int64_t step = (int64_t)(UPLOAD_PIECE_BYTES / row);
+
+    if (step < 1) {
+        note(uploader, cudaErrorInvalidValue);
+        return;
+    }
+    for (int64_t first = 0; first < n; first += step) {
+        int64_t rows = min_i64(step, n - first);
+        struct upload_slot *slot = take_slot(uploader);
+
+        if (!slot)
+            return;
+        send(uploader, slot, slot->raw, (const char *)from + (size_t)first * row,
+             (size_t)rows * row);
+        note(uploader, kernel_quantise_weight(uploader->stream, (char *)to + first * k,
+                                              scale + first, slot->raw, from_type, rows, k));
+        note(uploader, cudaEventRecord(slot->done, uploader->stream));
+    }
+}
+
+void upload_back(struct uploader *uploader, void *host, const void *from, size_t bytes)
+{
+    note(uploader, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, uploader->stream));
+}
+
 bool uploader_wait(struct uploader *uploader, struct error *err)
 {
     note(uploader, cudaStreamSynchronize(uploader->stream));
@@ -154,5 +187,71 @@ bool uploader_wait(struct uploader *uploader, struct error *err)
     error_set(err, uploader->status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND,
               "loading weights: %s", cudaGetErrorString(uploader->status));
     uploader->status = cudaSuccess;
+    return false;
+}
+
+/* --- Several --- */
+
+struct upload_run {
+    const struct upload_work *work;
+    atomic_size_t next_index;
+    atomic_int next_thread;
+    pthread_mutex_t lock;
+    struct error failure; /* under lock, the first */
+};
+
+static void *run_uploader(void *context)
+{
+    struct upload_run *run = context;
+    const struct upload_work *work = run->work;
+    int thread = atomic_fetch_add(&run->next_thread, 1);
+    struct uploader uploader;
+    struct error err = {0};
+    bool ok;
+
+    cudaSetDevice(cuda_device.index);
+    ok = uploader_init(&uploader, &err);
+    while (ok) {
+        size_t index = atomic_fetch_add(&run->next_index, 1);
+
+        if (index >= work->count)
+            break;
+        work->upload(&uploader, work->context, thread, index);
+        ok = uploader.status == cudaSuccess;
+    }
+    if (uploader.stream) {
+        ok = uploader_wait(&uploader, &err) && ok;
+        uploader_finish(&uploader);
+    }
+    if (!ok) {
+        pthread_mutex_lock(&run->lock);
+        if (run->failure.code == ERROR_NONE)
+            run->failure = err;
+        pthread_mutex_unlock(&run->lock);
+    }
+    return NULL;
+}
+
+bool uploaders_run(const struct upload_work *work, struct error *err)
+{
+    struct upload_run run = {.work = work};
+    pthread_t threads[UPLOAD_THREADS_MAX];
+    int wanted = thread_pool_cpu_count(), started = 0;
+
+    if (wanted > UPLOAD_THREADS_MAX)
+        wanted = UPLOAD_THREADS_MAX;
+    if (wanted > work->threads_max)
+        wanted = work->threads_max;
+    pthread_mutex_init(&run.lock, NULL);
+    for (; started < wanted - 1; started++)
+        if (pthread_create(&threads[started], NULL, run_uploader, &run) != 0)
+            break;
+    run_uploader(&run);
+    for (int i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    pthread_mutex_destroy(&run.lock);
+    if (run.failure.code == ERROR_NONE)
+        return true;
+    *err = run.failure;
     return false;
 }

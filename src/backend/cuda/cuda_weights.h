@@ -9,11 +9,13 @@
 #include "backend/cuda/cuda_stream.h"
 
 struct weight_store;
+struct weight_table;
 
 MUST_CHECK bool weight_store_create(struct weight_store **out, struct error *err);
 void weight_store_destroy(struct weight_store *store); /* NULL is fine */
-/* Forgets every copy that weights_hold did not make. */
+/* Forgets every copy that an op made. */
 void weight_store_forget(struct weight_store *store);
+struct weight_table *weight_store_table_of(struct weight_store *store);
 
 /* A layer, or several side by side, on the device. */
 struct device_weight {

@@ -123,8 +123,9 @@ cudaError_t kernel_arrange_filter(cudaStream_t stream, void *out, enum view_type
                                   const void *x, enum view_type x_type, int64_t o, int64_t c,
                                   int64_t kernel_height, int64_t kernel_width, int64_t padded_c,
                                   const float *scale, int64_t scale_count);
-/* E4M3 rows and factors from weights of 16 or 32 bits, contiguous: each row's largest magnitude
- * becomes 448. out [N, K], scale [N] */
+/* E4M3 rows and factors from weights of 16 or 32 bits, contiguous: the same bits as those of
+ * convert/quantise.h, which leaves the smallest squared error. A row that is not finite gets NaN
+ * for a factor. out [N, K], scale [N] */
 cudaError_t kernel_quantise_weight(cudaStream_t stream, void *out, float *scale, const void *x,
                                    enum view_type x_type, int64_t n, int64_t k);
 /* bound[0] = the largest length of a row of w times its factor, bound[1] = the largest |bias|; what

@@ -6,6 +6,7 @@
 #include "backend/cuda/choice_folder.h"
 #include "backend/cuda/cuda_ops.h"
 #include "backend/cuda/cuda_stream.h"
+#include "backend/cuda/cuda_streamed.h"
 #include "backend/cuda/cuda_weights.h"
 #include "backend/plugin_library.h"
 
@@ -166,6 +167,10 @@ static void fill_table(struct backend_ops *ops, const struct cuda_device *device
         .weights_hold = cuda_weights_hold,
         .weights_drop = cuda_weights_drop,
         .weights_bytes = cuda_weights_bytes,
+        .weights_stream = cuda_weights_stream,
+        .weights_enter = cuda_weights_enter,
+        .weights_unstream = cuda_weights_unstream,
+        .weights_stream_bytes = cuda_weights_stream_bytes,
         .memory_info = cuda_memory_info,
         .avoid_8_bits = cuda_avoid_8_bits,
         .check_finite = cuda_check_finite,

@@ -144,23 +144,154 @@ extern "C" cudaError_t kernel_arrange_filter(cudaStream_t stream, void *out,
     return cudaGetLastError();
 }
 
-/* --- quantise_weight: a copy to quantised rows --- */
+/* --- quantise_weight --- */
+
+/* The same arithmetic as convert/quantise.c and quantise_kernels.c, addition for addition, so that
+ * weights have the same bits whichever of the two made them. Roundings are spelled out: nothing may
+ * be contracted. */
+#define CANDIDATES 8
+#define ERROR_BLOCK 512                        /* elements that are added up in f32 */
+#define ERROR_LANES 8                          /* partial sums of these */
+#define ERROR_TASKS (CANDIDATES * ERROR_LANES) /* chains of additions of a block */
+#define SECTION_BLOCKS 8                       /* of a row that lie in shared memory at a time */
+#define SECTION (SECTION_BLOCKS * ERROR_BLOCK)
+
+struct quantise {
+    uint8_t *out;
+    float *scale;
+    const void *x;
+    int x_type;
+    int64_t n, k;
+};
+
+static __constant__ float candidate_factors[CANDIDATES] = {1.0f,    1.0905f, 1.1892f, 1.2968f,
+                                                           1.4142f, 1.5422f, 1.6818f, 1.8340f};
+
+static __device__ __forceinline__ float candidate_scale(float largest, int i)
+{
+    const float least = 0x1p-126f, most = 0x1p127f / E4M3_LARGEST;
+    float scale = __fmul_rn(__fdiv_rn(largest, E4M3_LARGEST), candidate_factors[i]);
+
+    if (largest == 0.0f)
+        return 1.0f;
+    if (scale < least)
+        return least;
+    return scale < most ? scale : most;
+}
+
+/* What is left of a magnitude in E4M3, to nearest even, saturating: below 2^-6 the grid is even. */
+static __device__ __forceinline__ float round_to_e4m3(float magnitude)
+{
+    float kept = fminf(magnitude, E4M3_LARGEST);
+    uint32_t bits = __float_as_uint(kept);
+    float normal = __uint_as_float((bits + 0x7ffffu + (bits >> 20 & 1u)) & 0xfff00000u);
+
+    return kept < 0x1p-6f ? __fsub_rn(__fadd_rn(kept, 0x1p14f), 0x1p14f) : normal;
+}
+
+/* The largest magnitude of a row, in every thread; infinity when anything is infinite or NaN. */
+static __device__ float largest_of_row(const struct quantise &q, int64_t row)
+{
+    __shared__ uint32_t parts[WEIGHT_THREADS / 32];
+    uint32_t most = 0;
+
+    for (int64_t i = threadIdx.x; i < q.k; i += WEIGHT_THREADS)
+        most = max(most, __float_as_uint(load_element(q.x_type, q.x, row * q.k + i)) & 0x7fffffffu);
+    most = __reduce_max_sync(~0u, most);
+    if (threadIdx.x % 32 == 0)
+        parts[threadIdx.x / 32] = most;
+    __syncthreads();
+    for (int i = 0; i < WEIGHT_THREADS / 32; i++)
+        most = max(most, parts[i]);
+    return __uint_as_float(min(most, 0x7f800000u));
+}
+
+/* Adds up one lane's squared differences in a block of `count` elements. */
+static __device__ float sum_lane(const float *block, int count, int lane, float inverse)
+{
+    float sum = 0.0f;
+
+    for (int i = lane; i < count; i += ERROR_LANES) {
+        float magnitude = fabsf(__fmul_rn(block[i], inverse));
+        float difference = __fsub_rn(magnitude, round_to_e4m3(magnitude));
+
+        sum = __fadd_rn(sum, __fmul_rn(difference, difference));
+    }
+    return sum;
+}
+
+/* The factor of a row whose largest magnitude is known, in every thread. */
+static __device__ float best_scale(const struct quantise &q, int64_t row, float largest)
+{
+    __shared__ float section[SECTION], sums[SECTION_BLOCKS][CANDIDATES][ERROR_LANES];
+    __shared__ double errors[CANDIDATES];
+    int lane = threadIdx.x % ERROR_LANES, candidate = threadIdx.x / ERROR_LANES % CANDIDATES;
+    float inverse = __fdiv_rn(1.0f, candidate_scale(largest, candidate));
+    double error = 0.0;
+    int best = 0;
+
+    for (int64_t at = 0; at < q.k; at += SECTION) {
+        int count = q.k - at < SECTION ? (int)(q.k - at) : SECTION;
+        int blocks = (count + ERROR_BLOCK - 1) / ERROR_BLOCK;
+
+        for (int i = threadIdx.x; i < count; i += WEIGHT_THREADS)
+            section[i] = load_element(q.x_type, q.x, row * q.k + at + i);
+        __syncthreads();
+        for (int b = threadIdx.x / ERROR_TASKS; b < blocks; b += WEIGHT_THREADS / ERROR_TASKS)
+            sums[b][candidate][lane] =
+                sum_lane(section + b * ERROR_BLOCK, min(count - b * ERROR_BLOCK, ERROR_BLOCK), lane,
+                         inverse);
+        __syncthreads();
+        for (int b = 0; b < blocks && threadIdx.x < CANDIDATES; b++) {
+            double sum = 0.0;
+
+            for (int i = 0; i < ERROR_LANES; i++)
+                sum += (double)sums[b][threadIdx.x][i];
+            error += sum;
+        }
+    }
+    if (threadIdx.x < CANDIDATES) {
+        double scale = (double)candidate_scale(largest, threadIdx.x);
+
+        errors[threadIdx.x] = error * scale * scale;
+    }
+    __syncthreads();
+    for (int i = 1; i < CANDIDATES; i++)
+        if (errors[i] < errors[best])
+            best = i;
+    return candidate_scale(largest, best);
+}
+
+/* A block a row. A row that is not finite gets a factor that is no number: what it is used for
+ * shall not be finite either. */
+static __global__ void quantise_kernel(const __grid_constant__ struct quantise q)
+{
+    int64_t row = blockIdx.x;
+    float largest = largest_of_row(q, row);
+    bool is_finite = largest < INFINITY;
+    float scale = is_finite && largest > 0.0f ? best_scale(q, row, largest) : 1.0f;
+    float inverse = __fdiv_rn(1.0f, scale);
+
+    for (int64_t i = threadIdx.x; i < q.k; i += WEIGHT_THREADS)
+        q.out[row * q.k + i] =
+            __nv_cvt_float_to_fp8(__fmul_rn(load_element(q.x_type, q.x, row * q.k + i), inverse),
+                                  __NV_SATFINITE, __NV_E4M3);
+    if (threadIdx.x == 0)
+        q.scale[row] = is_finite ? scale : NAN;
+}
 
 extern "C" cudaError_t kernel_quantise_weight(cudaStream_t stream, void *out, float *scale,
                                               const void *x, enum view_type x_type, int64_t n,
                                               int64_t k)
 {
-    struct view from = {(void *)x, NULL, x_type, 2, {n, k}, {k, 1}};
-    struct view to = {out, scale, VIEW_E4M3, 2, {n, k}, {k, 1}};
-    struct row_params p;
+    struct quantise q = {(uint8_t *)out, scale, x, x_type, n, k};
 
-    if (!is_activation_type(x_type) || n < 0 || k < 0 || !scale)
+    if (!is_activation_type(x_type) || n < 0 || k < 0 || !scale || n >= INDEX_LIMIT)
         return cudaErrorInvalidValue;
     if (n == 0 || k == 0)
         return cudaSuccess;
-    if (!fill_row_params(&p, &to, &from, NULL))
-        return cudaErrorInvalidValue;
-    return launch_rows<ROW_COPY>(stream, p, has_vector_rows(&to) && has_vector_rows(&from));
+    quantise_kernel<<<(unsigned)n, WEIGHT_THREADS, 0, stream>>>(q);
+    return cudaGetLastError();
 }
 
 /* --- double_pixels --- */

@@ -1,4 +1,4 @@
-#include "convert/keep_rule.h"
+#include "weights/keep_rule.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>

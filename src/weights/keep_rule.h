@@ -5,8 +5,8 @@
  * sensitive layers of the first and the last block: with the position table they are 4 % of Large,
  * which leaves its file at 52 % of the size in 16 bits.
  */
-#ifndef CONVERT_KEEP_RULE_H
-#define CONVERT_KEEP_RULE_H
+#ifndef WEIGHTS_KEEP_RULE_H
+#define WEIGHTS_KEEP_RULE_H
 
 #include <stdbool.h>
 
