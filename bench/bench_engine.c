@@ -273,7 +273,7 @@ int main(int argc, char **argv)
         {.name = "step", .run = run_step},
         {.name = "decode", .run = run_decode},
     };
-    struct pipeline_options options = {.keep_weights = true};
+    struct pipeline_options options = {.memory = MEMORY_ALL};
     int width = 512, height = 512, t5_tokens = 256, repeats = 7, option;
     const char *only = NULL;
     struct bench bench = {0};

@@ -41,8 +41,29 @@ bool weight_list_add_table(struct weight_list *list, const struct tensor *table,
     return append(list, &(struct weight_request){.count = 1, .table = table}, err);
 }
 
+bool weight_list_end_group(struct weight_list *list, struct error *err)
+{
+    if (list->group_count == list->group_capacity) {
+        size_t capacity = list->group_capacity ? 2 * list->group_capacity : 64;
+        size_t *grown = reallocarray(list->group_end, capacity, sizeof *grown);
+
+        if (!grown)
+            return error_set(err, ERROR_NO_MEMORY, "list of weights");
+        list->group_end = grown;
+        list->group_capacity = capacity;
+    }
+    list->group_end[list->group_count++] = list->count;
+    return true;
+}
+
+size_t weight_list_grouped(const struct weight_list *list)
+{
+    return list->group_count > 0 ? list->group_end[list->group_count - 1] : 0;
+}
+
 void weight_list_finish(struct weight_list *list)
 {
     free(list->requests);
+    free(list->group_end);
     *list = (struct weight_list){0};
 }

@@ -38,7 +38,7 @@ static bool open_pipeline(struct measured_model *model, const struct convert_opt
         .tokenizers = options->tokenizers,
         .device = "cpu",
         .threads = options->threads,
-        .keep_weights = true,
+        .memory = MEMORY_ALL,
     };
     const struct pipeline_probe probe = {.tensor = note_weight, .context = model->tap};
 

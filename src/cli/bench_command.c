@@ -67,24 +67,10 @@ static bool gather(struct bench *bench, struct error *err)
 static bool open_pipeline(struct bench *bench, struct error *err)
 {
     const struct bench_settings *settings = &bench->settings;
-    const struct pipeline_options options = {
-        .model = settings->model,
-        .vae = settings->vae,
-        .clip_l = settings->clip_l,
-        .clip_g = settings->clip_g,
-        .t5 = settings->t5,
-        .tokenizers = settings->tokenizers,
-        .device = settings->device,
-        .precision = settings->precision,
-        .cpu_level = settings->cpu_level,
-        .threads = settings->threads,
-        .turbo = settings->turbo,
-        .without_t5 = settings->without_t5,
-        .keep_weights = true,
-        .images_at_once = settings->batch,
-    };
+    struct pipeline_options options = engine_pipeline_options(&settings->engine, MEMORY_ALL);
     double started = seconds_now();
 
+    options.images_at_once = settings->batch;
     if (!pipeline_create(&bench->pipeline, &options, err))
         return false;
     bench->report.figures[BENCH_OPEN].median = seconds_now() - started;

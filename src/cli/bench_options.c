@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "base/thread_pool.h"
 #include "image/image.h"
 #include "pipeline/pipeline.h"
 
@@ -10,22 +9,7 @@
 #define RUNS_MAX 1000
 
 static const struct option options[] = {
-    {"model", 'm', OPTION_TEXT, FIELD(model), "PATH", 0, 0, NULL,
-     "Folder in diffusers' layout, or a .safetensors file.", "Model"},
-    {"vae", 0, OPTION_TEXT, FIELD(vae), "PATH", 0, 0, NULL, "VAE to use instead of the model's.",
-     NULL},
-    {"clip-l", 0, OPTION_TEXT, FIELD(clip_l), "PATH", 0, 0, NULL,
-     "CLIP-L text encoder to use instead of the model's.", NULL},
-    {"clip-g", 0, OPTION_TEXT, FIELD(clip_g), "PATH", 0, 0, NULL,
-     "CLIP-G text encoder to use instead of the model's.", NULL},
-    {"t5", 0, OPTION_TEXT, FIELD(t5), "PATH", 0, 0, NULL,
-     "T5 text encoder to use instead of the model's.", NULL},
-    {"tokenizers", 0, OPTION_TEXT, FIELD(tokenizers), "DIR", 0, 0, NULL,
-     "Folder with tokenizer, tokenizer_2 and tokenizer_3, for models in single files.", NULL},
-    {"without-t5", 0, OPTION_FLAG, FIELD(without_t5), NULL, 0, 0, NULL,
-     "Leave T5 out: much less memory, long prompts are followed less closely.", NULL},
-    {"turbo", 0, OPTION_FLAG, FIELD(turbo), NULL, 0, 0, NULL,
-     "The model is a distilled one even if its name does not say so.", NULL},
+    ENGINE_MODEL_OPTIONS(struct bench_settings),
 
     {"prompt", 'p', OPTION_TEXT, FIELD(prompt), "TEXT", 0, 0, NULL,
      "What to draw; the time does not depend on it. '-' reads standard input, '@FILE' a file. "
@@ -50,18 +34,7 @@ static const struct option options[] = {
     {"seed", 'S', OPTION_SEED, FIELD(seed), "N", 0, 0, NULL, "Of the first picture. Default: 0.",
      NULL},
 
-    {"device", 0, OPTION_TEXT, FIELD(device), "NAME", 0, 0, NULL,
-     "auto (default), cpu, cuda, cuda:1 (the second GPU), ..., or ref: the slow definition of "
-     "everything.",
-     "Machine"},
-    {"precision", 0, OPTION_TEXT, FIELD(precision), "NAME", 0, 0, NULL,
-     "What a GPU multiplies in: auto (default; FP8 where weights and GPU have it), fp8, bf16, fp16 "
-     "or f32.",
-     NULL},
-    {"cpu-level", 0, OPTION_TEXT, FIELD(cpu_level), "NAME", 0, 0, NULL,
-     "Instructions to use: auto (default), avx2, avx512, ...", NULL},
-    {"threads", 't', OPTION_INTEGER, FIELD(threads), "N", 0, THREAD_POOL_MAX, NULL,
-     "Default: 0, one for each CPU.", NULL},
+    ENGINE_MACHINE_OPTIONS(struct bench_settings),
 
     {"runs", 'r', OPTION_INTEGER, FIELD(runs), "N", 1, RUNS_MAX, NULL,
      "Runs that are timed. Default: 3.", "Measuring"},
@@ -80,7 +53,7 @@ static const struct option options[] = {
 };
 
 static const struct option_pair conflicts[] = {
-    {"size", "width"}, {"size", "height"}, {"without-t5", "t5"}};
+    {"size", "width"}, {"size", "height"}, ENGINE_CONFLICTS};
 
 const struct option_table bench_option_table = {
     .command = "sd35 bench",
@@ -115,9 +88,8 @@ bool bench_settings_parse(struct bench_settings *settings, bool *wants_help, int
         return false;
     if (*wants_help)
         return true;
-    if (!settings->model)
-        return error_set(err, ERROR_BAD_REQUEST,
-                         "--model is missing: name the model's folder or file");
+    if (!engine_settings_check(&settings->engine, err))
+        return false;
     if (is_standard_input(settings->prompt) && is_standard_input(settings->negative_prompt))
         return error_set(err, ERROR_BAD_REQUEST,
                          "--prompt and --negative-prompt cannot both be read from standard input");

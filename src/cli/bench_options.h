@@ -6,14 +6,13 @@
 
 #include "base/attributes.h"
 #include "base/error.h"
+#include "cli/engine_options.h"
 #include "cli/options.h"
 
 /* What was not given is NULL, 0, or -1 where 0 could be given; or it has its default where that
  * does not depend on the model. Texts are borrowed from the arguments and the environment. */
 struct bench_settings {
-    const char *model;
-    const char *vae, *clip_l, *clip_g, *t5, *tokenizers;
-    bool without_t5, turbo;
+    struct engine_settings engine;
 
     const char *prompt, *negative_prompt;
     struct option_size size;
@@ -22,9 +21,6 @@ struct bench_settings {
     double guidance;
     int batch;
     struct option_seed seed;
-
-    const char *device, *precision, *cpu_level;
-    int threads;
 
     int runs, warmup;
     const char *json; /* "-": standard output */

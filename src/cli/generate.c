@@ -143,23 +143,10 @@ static bool gather(struct generation *generation, struct error *err)
 static bool open_pipeline(struct generation *generation, struct error *err)
 {
     const struct generate_settings *settings = &generation->settings;
-    const struct pipeline_options options = {
-        .model = settings->model,
-        .vae = settings->vae,
-        .clip_l = settings->clip_l,
-        .clip_g = settings->clip_g,
-        .t5 = settings->t5,
-        .tokenizers = settings->tokenizers,
-        .device = settings->device,
-        .precision = settings->precision,
-        .cpu_level = settings->cpu_level,
-        .threads = settings->threads,
-        .turbo = settings->turbo,
-        .without_t5 = settings->without_t5,
-        .images_at_once = settings->images_at_once,
-    };
+    struct pipeline_options options = engine_pipeline_options(&settings->engine, MEMORY_TURNS);
     double started = seconds_now();
 
+    options.images_at_once = settings->images_at_once;
     if (!pipeline_create(&generation->pipeline, &options, err))
         return false;
     pipeline_info(generation->pipeline, &generation->info);

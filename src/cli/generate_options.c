@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <limits.h>
 
-#include "base/thread_pool.h"
 #include "image/image.h"
 #include "pipeline/pipeline.h"
 
@@ -13,22 +12,7 @@
 #define NUMBER_MAX 1e6
 
 static const struct option options[] = {
-    {"model", 'm', OPTION_TEXT, FIELD(model), "PATH", 0, 0, NULL,
-     "Folder in diffusers' layout, or a .safetensors file.", "Model"},
-    {"vae", 0, OPTION_TEXT, FIELD(vae), "PATH", 0, 0, NULL, "VAE to use instead of the model's.",
-     NULL},
-    {"clip-l", 0, OPTION_TEXT, FIELD(clip_l), "PATH", 0, 0, NULL,
-     "CLIP-L text encoder to use instead of the model's.", NULL},
-    {"clip-g", 0, OPTION_TEXT, FIELD(clip_g), "PATH", 0, 0, NULL,
-     "CLIP-G text encoder to use instead of the model's.", NULL},
-    {"t5", 0, OPTION_TEXT, FIELD(t5), "PATH", 0, 0, NULL,
-     "T5 text encoder to use instead of the model's.", NULL},
-    {"tokenizers", 0, OPTION_TEXT, FIELD(tokenizers), "DIR", 0, 0, NULL,
-     "Folder with tokenizer, tokenizer_2 and tokenizer_3, for models in single files.", NULL},
-    {"without-t5", 0, OPTION_FLAG, FIELD(without_t5), NULL, 0, 0, NULL,
-     "Leave T5 out: much less memory, long prompts are followed less closely.", NULL},
-    {"turbo", 0, OPTION_FLAG, FIELD(turbo), NULL, 0, 0, NULL,
-     "The model is a distilled one even if its name does not say so.", NULL},
+    ENGINE_MODEL_OPTIONS(struct generate_settings),
 
     {"prompt", 'p', OPTION_TEXT, FIELD(prompt), "TEXT", 0, 0, NULL,
      "What to draw. '-' reads standard input, '@FILE' a file; '@@' begins a text with '@'.",
@@ -84,18 +68,7 @@ static const struct option options[] = {
     {"as-diffusers", 0, OPTION_FLAG, FIELD(as_diffusers), NULL, 0, 0, NULL,
      "Encode init images as diffusers' pipelines do, to compare with them.", NULL},
 
-    {"device", 0, OPTION_TEXT, FIELD(device), "NAME", 0, 0, NULL,
-     "auto (default), cpu, cuda, cuda:1 (the second GPU), ..., or ref: the slow definition of "
-     "everything.",
-     "Machine"},
-    {"precision", 0, OPTION_TEXT, FIELD(precision), "NAME", 0, 0, NULL,
-     "What a GPU multiplies in: auto (default; FP8 where weights and GPU have it), fp8, bf16, fp16 "
-     "or f32.",
-     NULL},
-    {"cpu-level", 0, OPTION_TEXT, FIELD(cpu_level), "NAME", 0, 0, NULL,
-     "Instructions to use: auto (default), avx2, avx512, ...", NULL},
-    {"threads", 't', OPTION_INTEGER, FIELD(threads), "N", 0, THREAD_POOL_MAX, NULL,
-     "Default: 0, one for each CPU.", NULL},
+    ENGINE_MACHINE_OPTIONS(struct generate_settings),
     {"images-at-once", 0, OPTION_INTEGER, FIELD(images_at_once), "N", 0, PIPELINE_IMAGES_MAX, NULL,
      "Pictures of a batch that are drawn together: more memory. Default: 1.", NULL},
 
@@ -116,7 +89,7 @@ static const struct option options[] = {
 };
 
 static const struct option_pair conflicts[] = {
-    {"size", "width"},           {"size", "height"}, {"without-t5", "t5"},
+    {"size", "width"},           {"size", "height"}, ENGINE_CONFLICTS,
     {"without-t5", "t5-tokens"}, {"json", "show"}, /* both on standard output */
 };
 
@@ -165,9 +138,8 @@ bool generate_settings_parse(struct generate_settings *settings, bool *wants_hel
         return false;
     if (*wants_help)
         return true;
-    if (!settings->model)
-        return error_set(err, ERROR_BAD_REQUEST,
-                         "--model is missing: name the model's folder or file");
+    if (!engine_settings_check(&settings->engine, err))
+        return false;
     if (!settings->prompt && !settings->dry_run)
         return error_set(err, ERROR_BAD_REQUEST, "--prompt is missing: say what to draw");
     if (settings->seed.value > (uint64_t)(INT64_MAX - settings->batch))

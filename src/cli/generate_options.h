@@ -6,14 +6,13 @@
 
 #include "base/attributes.h"
 #include "base/error.h"
+#include "cli/engine_options.h"
 #include "cli/options.h"
 
 /* What was not given is NULL, 0, or -1 where 0 could be given; or it has its default where that
  * does not depend on the model. Texts are borrowed from the arguments and the environment. */
 struct generate_settings {
-    const char *model;
-    const char *vae, *clip_l, *clip_g, *t5, *tokenizers;
-    bool without_t5, turbo;
+    struct engine_settings engine;
 
     const char *prompt, *prompt_2, *prompt_3;
     const char *negative_prompt, *negative_prompt_2, *negative_prompt_3;
@@ -34,8 +33,7 @@ struct generate_settings {
     double strength;
     bool as_diffusers;
 
-    const char *device, *precision, *cpu_level;
-    int threads, images_at_once;
+    int images_at_once;
 
     const char *output;
     int quality;

@@ -17,5 +17,7 @@ void memory_table_print(FILE *out, const struct pipeline_memory *memory)
     print_phase(out, "transformer", memory->weights_transformer, memory->work_transformer);
     print_phase(out, "VAE", memory->weights_vae, memory->work_vae);
     fprintf(out, "  %-12s %10s %10.1f\n", "program", "", mebibytes(memory->base));
+    if (memory->pinned > 0)
+        fprintf(out, "  %-12s %10.1f\n", "host, pinned", mebibytes(memory->pinned));
     fprintf(out, "  %-12s %10s %10s %10.1f\n", "all", "", "", mebibytes(memory->peak));
 }

@@ -95,12 +95,17 @@ static bool list_attention(const struct attention_weights *attention, struct wei
            weight_list_add(list, &attention->proj, 1, false, err);
 }
 
-static bool list_side(const struct block_side *side, struct weight_list *list, struct error *err)
+static bool list_modulation(const struct block_side *side, struct weight_list *list,
+                            struct error *err)
 {
     return weight_list_add(list, &side->modulation, 1, false, err) &&
            weight_list_add(list, &side->shift, 1, false, err) &&
-           weight_list_add(list, &side->scale, 1, false, err) &&
-           list_attention(&side->attention, list, err) &&
+           weight_list_add(list, &side->scale, 1, false, err);
+}
+
+static bool list_side(const struct block_side *side, struct weight_list *list, struct error *err)
+{
+    return list_attention(&side->attention, list, err) &&
            list_attention(&side->self_attention, list, err) &&
            weight_list_add(list, &side->mlp_in, 1, false, err) &&
            weight_list_add(list, &side->mlp_out, 1, false, err);
@@ -110,6 +115,12 @@ bool joint_block_list_weights(const struct joint_block *block, struct weight_lis
                               struct error *err)
 {
     return list_side(&block->image, list, err) && list_side(&block->context, list, err);
+}
+
+bool joint_block_list_modulation(const struct joint_block *block, struct weight_list *list,
+                                 struct error *err)
+{
+    return list_modulation(&block->image, list, err) && list_modulation(&block->context, list, err);
 }
 
 int joint_block_chunk_count(const struct joint_block *block)

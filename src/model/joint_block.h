@@ -59,9 +59,12 @@ struct joint_block {
     float joint_score_limit, self_score_limit;
 };
 
-/* Appends the block's linears, those together that are used together. */
+/* Appends the linears of joint_block_run, those together that are used together, or those of
+ * joint_block_modulate. */
 MUST_CHECK bool joint_block_list_weights(const struct joint_block *block, struct weight_list *list,
                                          struct error *err);
+MUST_CHECK bool joint_block_list_modulation(const struct joint_block *block,
+                                            struct weight_list *list, struct error *err);
 
 /* Asks the loader for block `index` of `count`; problems stay with the loader. */
 void joint_block_load(struct joint_block *block, struct weight_loader *loader, int index, int count,

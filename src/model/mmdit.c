@@ -24,6 +24,7 @@ struct mmdit {
     struct joint_block *blocks;              /* [block_count] */
     struct linear final_shift, final_scale;  /* [C, C] */
     struct linear final;                     /* [p p 16, C] */
+    struct streamed_weights *streamed;       /* NULL: weights do not stream */
 };
 
 /* What the ops of an evaluation depend on, beside the plan. */
@@ -179,12 +180,20 @@ bool mmdit_list_weights(const struct mmdit *mmdit, struct weight_list *list, str
                                     NULL};
     const struct linear *last[] = {&mmdit->final_shift, &mmdit->final_scale, &mmdit->final, NULL};
 
-    if (!weight_list_add_each(list, first, err))
-        return false;
     for (int i = 0; i < mmdit->shape.block_count; i++)
-        if (!joint_block_list_weights(&mmdit->blocks[i], list, err))
+        if (!joint_block_list_weights(&mmdit->blocks[i], list, err) ||
+            !weight_list_end_group(list, err))
             return false;
-    return weight_list_add_each(list, last, err);
+    for (int i = 0; i < mmdit->shape.block_count; i++)
+        if (!joint_block_list_modulation(&mmdit->blocks[i], list, err) ||
+            !weight_list_end_group(list, err))
+            return false;
+    return weight_list_add_each(list, first, err) && weight_list_add_each(list, last, err);
+}
+
+void mmdit_stream(struct mmdit *mmdit, struct streamed_weights *streamed)
+{
+    mmdit->streamed = streamed;
 }
 
 const struct mmdit_shape *mmdit_shape(const struct mmdit *mmdit)
@@ -264,6 +273,15 @@ void mmdit_plan_destroy(struct mmdit_plan *plan)
     free(plan);
 }
 
+/* Where weights stream: the group that is used from here on, and the one after it. */
+static void enter_group(const struct mmdit_plan *plan, struct stream *stream, int group, int next)
+{
+    struct streamed_weights *streamed = plan->mmdit->streamed;
+
+    if (streamed)
+        plan->ops->weights_enter(stream, streamed, (size_t)group, (size_t)next);
+}
+
 /* cond = timestep embedding + pooled text embedding, [R, C] (model.md, section 2.1) */
 static void make_cond(struct mmdit_plan *plan, struct stream *stream, struct tensor *cond,
                       struct tensor *scratch, const struct tensor *table,
@@ -302,7 +320,10 @@ void mmdit_modulate(struct mmdit_plan *plan, struct stream *stream, int64_t firs
     for (int i = 0; i < mmdit->shape.block_count; i++) {
         int64_t columns = joint_block_chunk_count(&mmdit->blocks[i]) * c;
         struct tensor out = tensor_slice(&table, 1, column, columns);
+        bool is_last = i + 1 == mmdit->shape.block_count;
 
+        enter_group(plan, stream, mmdit->shape.block_count + i,
+                    is_last ? 0 : mmdit->shape.block_count + i + 1);
         joint_block_modulate(&mmdit->blocks[i], op, stream, &out, &cond);
         column += columns;
     }
@@ -359,6 +380,19 @@ static struct part part_of(const struct mmdit_plan *plan, int64_t count)
     };
 }
 
+/* The next block that is not left out, at or after `block`; the first one after the last. The step
+ * after this one begins there. */
+static int next_block(const struct mmdit_plan *plan, const struct mmdit_evaluation *evaluation,
+                      int block)
+{
+    int count = plan->mmdit->shape.block_count;
+
+    for (int i = 0; i < count; i++)
+        if (!contains(evaluation->skips, evaluation->skip_count, (block + i) % count))
+            return (block + i) % count;
+    return 0;
+}
+
 static void run_blocks(struct mmdit_plan *plan, struct stream *stream, struct part *part,
                        const struct mmdit_evaluation *evaluation)
 {
@@ -373,6 +407,7 @@ static void run_blocks(struct mmdit_plan *plan, struct stream *stream, struct pa
         column += columns;
         if (contains(evaluation->skips, evaluation->skip_count, i))
             continue;
+        enter_group(plan, stream, i, next_block(plan, evaluation, i + 1));
         joint_block_run(block, &part->blocks, stream, &modulation);
         if (plan->observer)
             plan->observer(plan->observer_context, i, &part->blocks.image, &part->blocks.context);
@@ -462,5 +497,5 @@ void mmdit_run(struct mmdit_plan *plan, struct stream *stream, struct tensor *ve
 
 enum dtype mmdit_weight_dtype(const struct mmdit *mmdit)
 {
-    return mmdit->blocks[0].image.mlp_in.weight.dtype;
+    return linear_held_dtype(&mmdit->blocks[0].image.mlp_in);
 }

@@ -39,9 +39,13 @@ struct mmdit_shape {
 };
 const struct mmdit_shape *mmdit_shape(const struct mmdit *mmdit);
 
-/* Appends every linear of the transformer, in the order of their use. */
+/* Appends every linear of the transformer. Groups: each block, then the modulation of each block.
+ */
 MUST_CHECK bool mmdit_list_weights(const struct mmdit *mmdit, struct weight_list *list,
                                    struct error *err);
+/* Its groups visit the device from now on; NULL: they lie there. Borrowed. Plans forget what was
+ * recorded before. */
+void mmdit_stream(struct mmdit *mmdit, struct streamed_weights *streamed);
 
 /* What a plan is for: latents [batch, 16, height, width], sides multiples of the patch and at most
  * position_side patches. */

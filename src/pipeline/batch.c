@@ -31,7 +31,8 @@ static struct batch_shape shape_of(const struct pipeline *pipeline,
         .width = request->width / VAE_FACTOR,
         .t5_tokens = request->t5_tokens,
         /* Where weights stay, so does the batch, for requests of both kinds. */
-        .with_init = request_has_init(request) || (pipeline->keep_weights && pipeline->vae_encoder),
+        .with_init = request_has_init(request) ||
+                     (pipeline_keeps_weights(pipeline) && pipeline->vae_encoder),
     };
 }
 
@@ -126,44 +127,77 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* What will be resident: the weights of each phase as stored, and the pages that it writes. Pages
- * of the work memory stay resident once touched, whichever phase touched them. */
+static void add_bytes(struct weight_bytes *sum, struct weight_bytes more)
+{
+    sum->held += more.held;
+    sum->streamed += more.streamed;
+    sum->pinned += more.pinned;
+}
+
+struct phase_weights {
+    struct weight_bytes text, transformer, vae;
+};
+
+static struct phase_weights phase_weights(const struct pipeline_batch *batch)
+{
+    const struct pipeline *pipeline = batch->pipeline;
+    struct phase_weights weights = {
+        .transformer = weights_component_bytes(pipeline, COMPONENT_TRANSFORMER, false),
+        .vae = weights_component_bytes(pipeline, COMPONENT_VAE, batch->shape.with_init),
+    };
+
+    add_bytes(&weights.text, weights_component_bytes(pipeline, COMPONENT_CLIP_L, false));
+    add_bytes(&weights.text, weights_component_bytes(pipeline, COMPONENT_CLIP_G, false));
+    add_bytes(&weights.text, weights_component_bytes(pipeline, COMPONENT_T5, false));
+    return weights;
+}
+
+/* The most that is resident at once: the weights of each phase as stored, and the pages that it
+ * writes. Pages of the work memory stay resident once touched, whichever phase touched them. */
+static size_t peak_of(const struct pipeline_batch *batch, const struct block_bytes *bytes,
+                      const struct phase_weights *weights)
+{
+    bool with_init = batch->shape.with_init, keeps = pipeline_keeps_weights(batch->pipeline);
+    size_t text_work = bytes->text, denoise_work = larger(bytes->text, bytes->denoise);
+    size_t text, denoise, decode;
+
+    if (with_init)
+        denoise_work = larger(denoise_work, bytes->image);
+    if (batch->ops->memory_info) /* taken as one block from the start */
+        text_work = denoise_work = work_bytes(bytes);
+    text = weights->text.held + text_work;
+    denoise = weights->transformer.held + weights->transformer.streamed + denoise_work;
+    decode =
+        weights->vae.held + weights->transformer.streamed + larger(denoise_work, bytes->decode);
+    if (keeps) {
+        denoise += weights->text.held + (with_init ? weights->vae.held : 0);
+        decode += weights->text.held + weights->transformer.held;
+    }
+    return weights->text.streamed + larger(text, larger(denoise, decode));
+}
+
 static void estimate(const struct pipeline_batch *batch, const struct block_bytes *bytes,
                      struct pipeline_memory *memory)
 {
     const struct pipeline *pipeline = batch->pipeline;
     const struct batch_shape *shape = &batch->shape;
     const struct mmdit_shape *network = mmdit_shape(pipeline->mmdit);
-    size_t text_work = bytes->text, denoise_work = larger(bytes->text, bytes->denoise);
+    const struct phase_weights weights = phase_weights(batch);
     size_t row = (size_t)network->chunk_count * (size_t)network->width *
                  dtype_size(batch->ops->activation_dtype);
-    size_t text_peak, denoise_peak, decode_peak;
 
-    if (shape->with_init)
-        denoise_work = larger(denoise_work, bytes->image);
     *memory = (struct pipeline_memory){
-        .weights_transformer = weights_component_bytes(pipeline, COMPONENT_TRANSFORMER, false),
-        .weights_vae = weights_component_bytes(pipeline, COMPONENT_VAE, shape->with_init),
+        .weights_text = weights.text.held + weights.text.streamed,
+        .weights_transformer = weights.transformer.held + weights.transformer.streamed,
+        .weights_vae = weights.vae.held,
         .work_text = bytes->text,
         .work_transformer = bytes->denoise + bytes->kept,
         .work_vae = larger(bytes->image, bytes->decode),
         .modulation = (size_t)(shape->places * shape->conds * WINDOW_STEPS) * row,
         .base = pipeline->base_bytes + batch->ops->scratch_bytes(batch->stream),
+        .pinned = weights.text.pinned + weights.transformer.pinned,
     };
-    memory->weights_text = weights_component_bytes(pipeline, COMPONENT_CLIP_L, false) +
-                           weights_component_bytes(pipeline, COMPONENT_CLIP_G, false) +
-                           weights_component_bytes(pipeline, COMPONENT_T5, false);
-    if (batch->ops->memory_info) /* taken as one block from the start */
-        text_work = denoise_work = work_bytes(bytes);
-    text_peak = memory->weights_text + text_work;
-    denoise_peak = memory->weights_transformer + denoise_work;
-    decode_peak = memory->weights_vae + larger(denoise_work, bytes->decode);
-    if (pipeline->keep_weights) {
-        denoise_peak += memory->weights_text + (shape->with_init ? memory->weights_vae : 0);
-        decode_peak += memory->weights_text + memory->weights_transformer;
-    }
-    memory->peak =
-        memory->base + bytes->kept + larger(text_peak, larger(denoise_peak, decode_peak));
+    memory->peak = memory->base + bytes->kept + peak_of(batch, bytes, &weights);
 }
 
 static struct pipeline_batch describe(struct pipeline *pipeline,

@@ -18,6 +18,15 @@
 
 struct pipeline;
 
+/* What of a model is on the device at once. On hosts, weights lie in the mapped files, and the
+ * phases only decide whose pages are given back. */
+enum memory_mode {
+    MEMORY_TURNS,    /* text encoders, transformer and VAE take turns */
+    MEMORY_ALL,      /* all weights stay: what a server wants */
+    MEMORY_STREAMED, /* turns, and the blocks of transformer and T5 visit the device one by one from
+                      * the host's pinned memory. On hosts as MEMORY_TURNS. */
+};
+
 /* Where the model lies. NULL where not given; `model` is required. See weights/model_files.h. */
 struct pipeline_options {
     const char *model;
@@ -28,11 +37,12 @@ struct pipeline_options {
     int threads;           /* 0: one for each CPU */
     bool turbo;            /* treat the model as distilled even if its name does not say so */
     bool without_t5;       /* leave the T5 encoder out: zeros take its place */
-    bool keep_weights;     /* between the phases of a run: faster for a server, more memory */
-    int images_at_once;    /* pictures of a request that go through the network together; 0: 1 */
-    int prompts_kept;      /* encoded prompts that are kept for requests that use them again */
-    int vae_band_rows;     /* rows of the picture that the VAE norms at a time; -1: all; 0: 32 on
-                            * hosts, all on devices */
+    bool to_8_bits;        /* a device makes FP8 of the weights of a model that has none yet */
+    enum memory_mode memory;
+    int images_at_once; /* pictures of a request that go through the network together; 0: 1 */
+    int prompts_kept;   /* encoded prompts that are kept for requests that use them again */
+    int vae_band_rows;  /* rows of the picture that the VAE norms at a time; -1: all; 0: 32 on
+                         * hosts, all on devices */
 };
 
 /* Opens and checks the model's files and loads what is small. Nothing big is read yet. Free with
@@ -43,10 +53,10 @@ void pipeline_destroy(struct pipeline *pipeline); /* NULL is fine */
 
 /* What the model is. Texts live as long as the pipeline. */
 struct pipeline_info {
-    const char *model_name;             /* "sd3.5_medium" */
-    const char *variant;                /* "SD3.5 Medium", "SD3.5 Large Turbo", ..., "MMDiT-X" */
-    const char *notice;                 /* why "auto" took the CPU; "": nothing to say */
-    const char *device;                 /* "cpu avx512, 16 threads" */
+    const char *model_name; /* "sd3.5_medium" */
+    const char *variant;    /* "SD3.5 Medium", "SD3.5 Large Turbo", ..., "MMDiT-X" */
+    const char *notice; /* why "auto" took the CPU, what an option cannot do; "": nothing to say */
+    const char *device; /* "cpu avx512, 16 threads" */
     const char *weight_types;           /* of the transformer: "f16", "f8_e4m3, bf16", ... */
     int side_max;                       /* largest width or height in pixels */
     bool is_turbo, has_t5, has_encoder; /* has_encoder: image to image works */
@@ -101,6 +111,7 @@ struct pipeline_request {
     const float *initial_noise;
 };
 
+#define PIPELINE_BAND_ROWS 32 /* of the VAE where memory is short */
 #define PIPELINE_SIDE_STEP 16 /* pixels: VAE factor times patch; sides are multiples of it */
 #define PIPELINE_IMAGES_MAX 64
 #define PIPELINE_PROMPT_BYTES_MAX 65536
@@ -133,7 +144,8 @@ struct pipeline_memory {
     size_t modulation; /* of work_transformer: adaLN vectors of all steps */
     size_t
         base; /* the program itself, vocabularies, what was resident before; scratch of a device */
-    size_t peak; /* the most that is resident at once */
+    size_t pinned; /* of the host, where weights stream to a device */
+    size_t peak;   /* the most that is resident at once */
     size_t
         device_peak; /* of a device, beyond what it took to start: what was measured; 0: unknown */
 };
@@ -157,8 +169,8 @@ struct pipeline_result {
     bool was_repeated;        /* FP8 gave no number, and the picture was drawn again in 16 bits */
 };
 
-/* A device that has not enough memory is tried once more with the phases' weights taking turns on
- * it and the VAE in bands, and stays so. Fails with ERROR_BAD_REQUEST (naming the field),
+/* A device that has not enough memory is tried again one memory mode down, with the VAE in bands,
+ * and stays there. Fails with ERROR_BAD_REQUEST (naming the field),
  * ERROR_NO_MEMORY, ERROR_BAD_FILE, ERROR_BACKEND, ERROR_NOT_FINITE or ERROR_CANCELLED. Free with
  * pipeline_result_finish. */
 MUST_CHECK bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *request,

@@ -205,6 +205,26 @@ static bool open_watched(struct pipeline *pipeline, const struct pipeline_option
     return ok;
 }
 
+/* FP8 at load, and what there is to say. */
+static void quantise(struct pipeline *pipeline, const struct pipeline_options *options)
+{
+    struct weights **component = pipeline->files->component;
+
+    snprintf(pipeline->notice, sizeof pipeline->notice, "%s", pipeline->backend->notice);
+    if (!options->to_8_bits)
+        return;
+    if (!pipeline->backend->ops.weights_hold) {
+        snprintf(pipeline->notice, sizeof pipeline->notice,
+                 "%s%sFP8 while loading needs a GPU; "
+                 "for this device, 'sd35 convert' makes an FP8 model",
+                 pipeline->backend->notice, pipeline->backend->notice[0] ? "; " : "");
+        return;
+    }
+    for (int c = 0; c < COMPONENT_COUNT; c++)
+        if (component[c] && c != COMPONENT_VAE)
+            weights_quantise(component[c]);
+}
+
 bool pipeline_create(struct pipeline **out, const struct pipeline_options *options,
                      struct error *err)
 {
@@ -230,7 +250,7 @@ bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options
 
     if (!pipeline)
         return error_set(err, ERROR_NO_MEMORY, "pipeline");
-    pipeline->keep_weights = options->keep_weights;
+    pipeline->memory = options->memory;
     pipeline->images_at_once = options->images_at_once > 0 ? options->images_at_once : 1;
     if (!prompt_store_create(&pipeline->prompts, options->prompts_kept, err) ||
         !backend_open(&pipeline->backend, &backend_options, err) ||
@@ -239,7 +259,8 @@ bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options
     if (options->vae_band_rows > 0)
         pipeline->vae_band_rows = options->vae_band_rows;
     else if (options->vae_band_rows == 0 && !pipeline->backend->ops.weights_hold)
-        pipeline->vae_band_rows = BAND_ROWS_DEFAULT;
+        pipeline->vae_band_rows = PIPELINE_BAND_ROWS;
+    quantise(pipeline, options);
     if (!open_watched(pipeline, options, probe, err)) {
         error_in(err, "loading '%s'", options->model);
         goto fail;
@@ -304,7 +325,7 @@ void pipeline_info(const struct pipeline *pipeline, struct pipeline_info *info)
         .model_name = pipeline->files->name,
         .variant = pipeline->variant,
         .device = pipeline->backend->description,
-        .notice = pipeline->backend->notice,
+        .notice = pipeline->notice,
         .weight_types = pipeline->weight_types,
         .side_max = (int)min_i64(shape->position_side * shape->patch * VAE_FACTOR, IMAGE_SIDE_MAX),
         .is_turbo = pipeline->is_turbo,

@@ -22,8 +22,7 @@
 #define T5_TOKENS_MAX 512
 #define T5_TOKENS_MIN 77
 #define T5_TOKENS_DEFAULT 256 /* diffusers' */
-#define BAND_ROWS_DEFAULT 32
-#define CONDS_MAX 2 /* negative and positive */
+#define CONDS_MAX 2           /* negative and positive */
 
 /* Steps whose modulation is made in one product. Always as many, so that the product, and with it a
  * picture's last bits, does not depend on how many steps there are or are left. */
@@ -47,7 +46,9 @@ struct pipeline {
     struct vae_encoder *vae_encoder;            /* NULL: no image to image */
     struct held_weights *held[COMPONENT_COUNT]; /* a device's copies; NULL: none, or a host */
     enum weights_phase phase;                   /* the latest, where phases take turns */
-    bool is_turbo, keep_weights;
+    struct streamed_weights *streamed[COMPONENT_COUNT]; /* NULL: does not stream */
+    bool is_turbo;
+    enum memory_mode memory;
     int images_at_once;
     int64_t vae_band_rows;
     struct prompt_store *prompts;
@@ -55,8 +56,13 @@ struct pipeline {
     size_t base_bytes;            /* resident once everything was opened; of a device 0 */
     size_t device_free;           /* then, and its scratch taken */
     size_t device_least_free;     /* of what was seen since; 0: nothing */
-    char variant[32], weight_types[32];
+    char variant[32], weight_types[32], notice[640];
 };
+
+static inline bool pipeline_keeps_weights(const struct pipeline *pipeline)
+{
+    return pipeline->memory == MEMORY_ALL;
+}
 
 /* --- request.c: what a request asks for --- */
 
@@ -68,16 +74,23 @@ bool request_has_init(const struct pipeline_request *request);
 
 /* --- weights_turns.c --- */
 
-/* Brings the phase's weights to the device. Where phases take turns, those of others leave it. */
+/* Brings the phase's weights to the device. Where phases take turns, those of others leave it; what
+ * streams stays. */
 MUST_CHECK bool weights_enter(struct pipeline *pipeline, enum weights_phase phase,
                               struct error *err);
 /* Where phases take turns, all leave. */
 void weights_leave(struct pipeline *pipeline);
 /* All leave, whatever the mode. */
 void weights_drop(struct pipeline *pipeline);
-/* Bytes of a component on the device, or resident. with_init: the VAE's encoder too. */
-size_t weights_component_bytes(const struct pipeline *pipeline, enum component component,
-                               bool with_init);
+/* What a component takes. */
+struct weight_bytes {
+    size_t held;     /* on the device, or resident: while it is used */
+    size_t streamed; /* on the device: from its first use on */
+    size_t pinned;   /* on the host, as long */
+};
+/* with_init: the VAE's encoder too. */
+struct weight_bytes weights_component_bytes(const struct pipeline *pipeline,
+                                            enum component component, bool with_init);
 
 /* --- run_progress.c --- */
 

@@ -195,7 +195,7 @@ static bool plan_and_draw(struct run *run, struct pipeline_result *result, struc
     pipeline->device_least_free = 0;
     ok = pipeline_batch_open(&run->batch, pipeline, run->request, places, err) &&
          draw_finite(run, result, err);
-    if (!pipeline->keep_weights)
+    if (!pipeline_keeps_weights(pipeline))
         pipeline_batch_close(pipeline);
     result->memory = memory;
     if (pipeline->device_least_free > 0 && pipeline->device_least_free < pipeline->device_free)
@@ -204,18 +204,23 @@ static bool plan_and_draw(struct run *run, struct pipeline_result *result, struc
     return ok;
 }
 
-/* One memory mode down, for good: phases take turns on the device and the VAE works in bands. False
- * on hosts, and when it is so already. */
+/* One memory mode down, for good: the VAE in bands, and the phases taking turns or, if they do so
+ * already, their weights streaming. False on hosts, and when there is no mode below. */
 static bool make_room(struct pipeline *pipeline)
 {
-    if (!pipeline->backend->ops.weights_hold ||
-        (!pipeline->keep_weights && pipeline->vae_band_rows > 0))
+    const struct backend_ops *ops = &pipeline->backend->ops;
+    bool has_bands = pipeline->vae_band_rows > 0;
+
+    if (!ops->weights_hold || (pipeline->memory == MEMORY_STREAMED && has_bands))
         return false;
     pipeline_batch_close(pipeline);
     weights_drop(pipeline);
-    pipeline->keep_weights = false;
-    if (pipeline->vae_band_rows == 0)
-        pipeline->vae_band_rows = BAND_ROWS_DEFAULT;
+    if (pipeline->memory == MEMORY_ALL)
+        pipeline->memory = MEMORY_TURNS;
+    else if (has_bands)
+        pipeline->memory = MEMORY_STREAMED;
+    if (!has_bands)
+        pipeline->vae_band_rows = PIPELINE_BAND_ROWS;
     return true;
 }
 
@@ -238,7 +243,7 @@ bool pipeline_run(struct pipeline *pipeline, const struct pipeline_request *requ
     ops->stream_watch(pipeline->stream, callbacks ? callbacks->cancel : NULL);
     progress_begin_phase(&run.progress, PHASE_PLAN, 1);
     ok = plan_and_draw(&run, result, &failure);
-    if (!ok && failure.code == ERROR_NO_MEMORY && make_room(pipeline)) {
+    while (!ok && failure.code == ERROR_NO_MEMORY && make_room(pipeline)) {
         ok = plan_and_draw(&run, result, &failure);
         result->was_short_of_memory = ok;
     }

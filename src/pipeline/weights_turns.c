@@ -32,22 +32,63 @@ static bool list_weights(const struct pipeline *pipeline, enum component compone
     return true;
 }
 
-size_t weights_component_bytes(const struct pipeline *pipeline, enum component component,
-                               bool with_init)
+static bool streams(const struct pipeline *pipeline, const struct weight_list *list)
+{
+    return pipeline->memory == MEMORY_STREAMED && pipeline->backend->ops.weights_stream &&
+           list->group_count > 0;
+}
+
+struct weight_bytes weights_component_bytes(const struct pipeline *pipeline,
+                                            enum component component, bool with_init)
 {
     const struct backend_ops *ops = &pipeline->backend->ops;
     const struct weights *weights = pipeline->files->component[component];
+    struct weight_bytes bytes = {0};
     struct weight_list list = {0};
-    size_t bytes = 0;
+    size_t first = 0;
 
     if (!weights || (component == COMPONENT_T5 && !pipeline->t5))
-        return 0;
-    if (!ops->weights_bytes)
-        return weights_loaded_bytes(weights);
-    if (list_weights(pipeline, component, with_init, &list, NULL))
-        bytes = ops->weights_bytes(list.requests, list.count);
+        return bytes;
+    if (!ops->weights_bytes) {
+        bytes.held = weights_loaded_bytes(weights);
+        return bytes;
+    }
+    if (list_weights(pipeline, component, with_init, &list, NULL)) {
+        if (streams(pipeline, &list)) {
+            ops->weights_stream_bytes(list.requests, list.group_end, list.group_count,
+                                      &bytes.streamed, &bytes.pinned);
+            first = weight_list_grouped(&list);
+        }
+        bytes.held = ops->weights_bytes(list.requests + first, list.count - first);
+    }
     weight_list_finish(&list);
     return bytes;
+}
+
+/* Tells the model; what is no model that streams does not come here. */
+static void set_streamed(struct pipeline *pipeline, enum component component,
+                         struct streamed_weights *streamed)
+{
+    pipeline->streamed[component] = streamed;
+    if (component == COMPONENT_TRANSFORMER)
+        mmdit_stream(pipeline->mmdit, streamed);
+    else if (pipeline->t5)
+        t5_encoder_stream(pipeline->t5, streamed);
+}
+
+static bool stream_groups(struct pipeline *pipeline, enum component component,
+                          const struct weight_list *list, struct error *err)
+{
+    struct streamed_weights *streamed;
+
+    if (pipeline->streamed[component])
+        return true;
+    if (!pipeline->backend->ops.weights_stream(pipeline->stream, &streamed, list->requests,
+                                               list->group_end, list->group_count, err))
+        return false;
+    set_streamed(pipeline, component, streamed);
+    weights_release_pages(pipeline->files->component[component]);
+    return true;
 }
 
 static bool hold(struct pipeline *pipeline, enum component component, bool with_init,
@@ -56,12 +97,18 @@ static bool hold(struct pipeline *pipeline, enum component component, bool with_
     const struct backend_ops *ops = &pipeline->backend->ops;
     struct held_weights **held = &pipeline->held[component];
     struct weight_list list = {0};
+    size_t first = 0;
     bool ok;
 
     if (!ops->weights_hold || *held)
         return true;
-    ok = list_weights(pipeline, component, with_init, &list, err) &&
-         ops->weights_hold(pipeline->stream, held, list.requests, list.count, err);
+    ok = list_weights(pipeline, component, with_init, &list, err);
+    if (ok && streams(pipeline, &list)) {
+        ok = stream_groups(pipeline, component, &list, err);
+        first = weight_list_grouped(&list);
+    }
+    ok = ok &&
+         ops->weights_hold(pipeline->stream, held, list.requests + first, list.count - first, err);
     weight_list_finish(&list);
     return ok || error_in(err, "%s", component_name(component));
 }
@@ -90,10 +137,11 @@ static void release(struct pipeline *pipeline, enum weights_phase phase)
 
 bool weights_enter(struct pipeline *pipeline, enum weights_phase phase, struct error *err)
 {
+    bool keeps = pipeline_keeps_weights(pipeline);
     /* What stays is loaded once, for all uses. */
-    bool with_init = pipeline->keep_weights || phase == WEIGHTS_IMAGE;
+    bool with_init = keeps || phase == WEIGHTS_IMAGE;
 
-    if (!pipeline->keep_weights && pipeline->phase != phase)
+    if (!keeps && pipeline->phase != phase)
         release(pipeline, pipeline->phase);
     pipeline->phase = phase;
     for (int i = 0; i < 3 && components_of[phase][i] != COMPONENT_COUNT; i++)
@@ -104,7 +152,7 @@ bool weights_enter(struct pipeline *pipeline, enum weights_phase phase, struct e
 
 void weights_leave(struct pipeline *pipeline)
 {
-    if (pipeline->keep_weights)
+    if (pipeline_keeps_weights(pipeline))
         return;
     release(pipeline, pipeline->phase);
     pipeline->phase = WEIGHTS_NONE;
@@ -112,7 +160,14 @@ void weights_leave(struct pipeline *pipeline)
 
 void weights_drop(struct pipeline *pipeline)
 {
-    for (int i = 0; i < COMPONENT_COUNT; i++)
+    for (int i = 0; i < COMPONENT_COUNT; i++) {
+        struct streamed_weights *streamed = pipeline->streamed[i];
+
         drop(pipeline, (enum component)i);
+        if (streamed) {
+            set_streamed(pipeline, (enum component)i, NULL);
+            pipeline->backend->ops.weights_unstream(pipeline->stream, streamed);
+        }
+    }
     pipeline->phase = WEIGHTS_NONE;
 }

@@ -24,7 +24,8 @@ struct t5_encoder {
     struct tensor token_embedding; /* [V, C] */
     struct tensor relative_bias;   /* [buckets, N], of layer 0, for all layers */
     struct t5_layer *layers;
-    struct tensor final_norm; /* [C] */
+    struct tensor final_norm;          /* [C] */
+    struct streamed_weights *streamed; /* NULL: weights do not stream */
 };
 
 struct t5_plan {
@@ -150,11 +151,17 @@ bool t5_encoder_list_weights(const struct t5_encoder *encoder, struct weight_lis
         if (!weight_list_add(list, layer->qkv, 3, false, err) ||
             !weight_list_add(list, &layer->proj, 1, false, err) ||
             !weight_list_add(list, layer->gate_up, 2, false, err) ||
-            !weight_list_add(list, &layer->down, 1, false, err))
+            !weight_list_add(list, &layer->down, 1, false, err) ||
+            !weight_list_end_group(list, err))
             return false;
     }
     return weight_list_add_table(list, &encoder->token_embedding, err) &&
            weight_list_add_table(list, &encoder->relative_bias, err);
+}
+
+void t5_encoder_stream(struct t5_encoder *encoder, struct streamed_weights *streamed)
+{
+    encoder->streamed = streamed;
 }
 
 int64_t t5_encoder_width(const struct t5_encoder *encoder)
@@ -268,8 +275,12 @@ static void enqueue(void *context)
 
     op->embedding_rows(stream, &flat, &encoder->token_embedding, &flat_ids);
     op->relative_bias(stream, &plan->bias, &encoder->relative_bias, encoder->max_distance);
-    for (int i = 0; i < encoder->layer_count; i++)
+    for (int i = 0; i < encoder->layer_count; i++) {
+        if (encoder->streamed)
+            op->weights_enter(stream, encoder->streamed, (size_t)i,
+                              (size_t)((i + 1) % encoder->layer_count));
         run_layer(plan, stream, &encoder->layers[i]);
+    }
     op->rms_norm(stream, call->hidden, &plan->x, &encoder->final_norm, encoder->epsilon);
 }
 

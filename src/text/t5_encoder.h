@@ -25,9 +25,12 @@ MUST_CHECK bool t5_encoder_create(struct t5_encoder **out, struct weights *weigh
                                   const struct backend_ops *ops, struct error *err);
 void t5_encoder_destroy(struct t5_encoder *encoder); /* NULL is fine */
 
-/* Appends every linear and table. */
+/* Appends every linear and table. Each layer is a group. */
 MUST_CHECK bool t5_encoder_list_weights(const struct t5_encoder *encoder, struct weight_list *list,
                                         struct error *err);
+/* Its groups visit the device from now on; NULL: they lie there. Borrowed. Plans forget what was
+ * recorded before. */
+void t5_encoder_stream(struct t5_encoder *encoder, struct streamed_weights *streamed);
 
 int64_t t5_encoder_width(const struct t5_encoder *encoder);
 int64_t t5_encoder_vocabulary(const struct t5_encoder *encoder);

@@ -65,7 +65,7 @@ static struct pipeline *open_pipeline(void)
 
     if (!pipeline_create(&pipeline,
                          &(struct pipeline_options){
-                             .model = model, .device = device, .threads = 2, .keep_weights = true},
+                             .model = model, .device = device, .threads = 2, .memory = MEMORY_ALL},
                          &err))
         fail_msg("%s", err.message);
     is_host = !pipeline->backend->ops.record_begin;

@@ -310,7 +310,7 @@ static bool read_wishes(struct wishes *wishes, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct wishes wishes = {.options = {.keep_weights = true}};
+    struct wishes wishes = {.options = {.memory = MEMORY_ALL}};
     const struct pipeline_options *options = &wishes.options;
     struct check check = {0};
 

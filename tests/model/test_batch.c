@@ -29,7 +29,7 @@ static int write_model(void **state)
 static struct pipeline *open_pipeline(int prompts_kept)
 {
     const struct pipeline_options options = {
-        .model = model, .device = "cpu", .keep_weights = true, .prompts_kept = prompts_kept};
+        .model = model, .device = "cpu", .memory = MEMORY_ALL, .prompts_kept = prompts_kept};
     struct pipeline *pipeline;
     struct error err;
 
