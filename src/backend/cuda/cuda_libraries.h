@@ -33,7 +33,6 @@
     X(cublasLtMatmulAlgoGetHeuristic)                                                              \
     X(cublasLtMatmulAlgoConfigGetAttribute)                                                        \
     X(cublasLtMatmulAlgoCapGetAttribute)                                                           \
-    X(cublasLtMatmulAlgoCheck)
 
 #define CUDA_DNN_FUNCTIONS(X)                                                                      \
     X(cudnnCreate)                                                                                 \

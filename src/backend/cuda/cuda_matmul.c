@@ -292,23 +292,24 @@ static void choose(struct stream *stream, const struct description *d,
     cudaEventDestroy(end);
 }
 
-/* What was chosen in an earlier run of the program, if cuBLASLt still takes it. */
-static bool recall(const struct stream *stream, const struct description *d, struct chosen *chosen)
+/* What was chosen in an earlier run of the program, if it is still among those that cuBLASLt
+ * proposes: bytes that it did not make itself could crash it. */
+static bool recall(struct stream *stream, const struct description *d, struct chosen *chosen)
 {
     const struct product_key *key = &chosen->key;
-    cublasLtMatmulHeuristicResult_t result = {0};
+    cublasLtMatmulHeuristicResult_t results[CANDIDATES_MAX];
     size_t size;
     const void *kept = choice_file_find(stream->choices, CHOICE_PRODUCT, key, sizeof *key, &size);
+    int count;
 
+    chosen->is_usable = false;
     if (!kept || size != sizeof chosen->algorithm)
         return false;
-    memcpy(&chosen->algorithm, kept, size);
-    chosen->is_usable =
-        cuda_device.libraries.blas.cublasLtMatmulAlgoCheck(stream->lt, d->product, d->a, d->b,
-                                                           d->out, d->out, &chosen->algorithm,
-                                                           &result) == CUBLAS_STATUS_SUCCESS &&
-        result.state == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= WORKSPACE_BYTES &&
-        is_in_order(&chosen->algorithm, key->adds);
+    count = candidates(stream, d, key, results);
+    for (int i = 0; i < count && !chosen->is_usable; i++) {
+        chosen->algorithm = results[i].algo;
+        chosen->is_usable = memcmp(&results[i].algo, kept, size) == 0;
+    }
     return chosen->is_usable;
 }
 

@@ -7,6 +7,9 @@
 #include "backend/cuda/cuda_weight_table.h"
 #include "base/size.h"
 
+/* Each takes memory of the device for pieces on their way, of which there is little here. */
+#define PREPARE_THREADS_MAX 3
+
 struct streamed_group {
     size_t first, count; /* of the entries */
     size_t bytes;
@@ -215,8 +218,8 @@ static bool prepare(struct streamed_weights *streamed, const struct weight_reque
     preparation.staging_bytes = place_entries(streamed, requests, preparation.hosts);
     if (preparation.staging_bytes > 0)
         work.threads_max =
-            (int)min_i64(UPLOAD_THREADS_MAX, (int64_t)(STREAMED_SLOTS * streamed->slot_bytes /
-                                                       preparation.staging_bytes));
+            (int)min_i64(PREPARE_THREADS_MAX, (int64_t)(STREAMED_SLOTS * streamed->slot_bytes /
+                                                        preparation.staging_bytes));
     ok = uploaders_run(&work, err);
     free(preparation.hosts);
     return ok;

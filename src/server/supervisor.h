@@ -1,0 +1,43 @@
+/* Supervisor: a few lines that start the front and the workers, start them again with a growing
+ * pause when they die, and pass signals on. Holds no state worth losing.
+ *
+ * Each worker's channel is one end of a socketpair made here; the other end, with the heartbeat's
+ * memfd and the worker's pid, goes to the front over its control socket as one message.
+ */
+#ifndef SERVER_SUPERVISOR_H
+#define SERVER_SUPERVISOR_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "wire/messages.h"
+
+/* On the control socket (SOCK_SEQPACKET), supervisor -> front, with two descriptors: the channel
+ * and the heartbeat's memfd. */
+struct worker_arrived {
+    uint32_t index; /* of the device, from 0 */
+    int32_t pid;
+    uint32_t restarts; /* of this index, so far */
+};
+/* front -> supervisor, without descriptors. */
+struct front_says {
+    enum front_word { FRONT_LISTENS, FRONT_KILL_WORKER /* it hangs */, FRONT_IS_DRAINED } word;
+    uint32_t index;
+};
+
+struct supervisor_options {
+    int worker_count;
+    double grace; /* seconds */
+    /* Run in the child; return its exit code. */
+    int (*front)(void *context, int control_fd);
+    int (*worker)(void *context, uint32_t index, int channel_fd, struct heartbeat *heartbeat);
+    void *context;
+};
+
+/* Runs until a signal ends it; returns the exit code of the whole. SIGTERM and SIGINT drain: the
+ * front stops accepting, running jobs get the grace; a second one stops at once. SIGHUP goes to the
+ * front. A front that dies five times a minute ends it all. */
+int supervisor_run(const struct supervisor_options *options);
+
+#endif
