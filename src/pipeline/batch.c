@@ -166,14 +166,15 @@ static size_t peak_of(const struct pipeline_batch *batch, const struct block_byt
     if (batch->ops->memory_info) /* taken as one block from the start */
         text_work = denoise_work = work_bytes(bytes);
     text = weights->text.held + text_work;
-    denoise = weights->transformer.held + weights->transformer.streamed + denoise_work;
-    decode =
-        weights->vae.held + weights->transformer.streamed + larger(denoise_work, bytes->decode);
+    denoise = weights->transformer.held + denoise_work;
+    decode = weights->vae.held + larger(denoise_work, bytes->decode);
     if (keeps) {
         denoise += weights->text.held + (with_init ? weights->vae.held : 0);
         decode += weights->text.held + weights->transformer.held;
     }
-    return weights->text.streamed + larger(text, larger(denoise, decode));
+    /* What streams stays from its first use on, into the next picture's text. */
+    return weights->text.streamed + weights->transformer.streamed +
+           larger(text, larger(denoise, decode));
 }
 
 static void estimate(const struct pipeline_batch *batch, const struct block_bytes *bytes,
