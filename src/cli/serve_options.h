@@ -1,0 +1,54 @@
+/* What `sd35 serve` can be told. */
+#ifndef CLI_SERVE_OPTIONS_H
+#define CLI_SERVE_OPTIONS_H
+
+#include <stdbool.h>
+
+#include "base/attributes.h"
+#include "base/error.h"
+#include "cli/engine_options.h"
+
+#define SERVE_WORKERS_MAX 16
+#define SERVE_LIST_MAX 32
+
+/* Texts are borrowed from the arguments and the environment. */
+struct serve_settings {
+    struct engine_settings engine;
+    const char *models_dir, *outputs_dir;
+
+    const char *host;
+    int port;
+    const char *tls_cert, *tls_key;
+
+    int max_batch, max_queue, max_queue_per_user, max_steps, max_count;
+    double max_pixels, request_timeout, grace, disk_reserve; /* seconds; MiB */
+
+    const char *auth, *api_auth, *htpasswd, *proxy_header, *trusted_proxy, *allowed_hosts;
+
+    const char *log_format, *log_level;
+    bool log_prompts;
+};
+
+extern const struct option_table serve_option_table;
+
+/* *wants_help: the command line asks for the help and nothing was checked. */
+MUST_CHECK bool serve_settings_parse(struct serve_settings *settings, bool *wants_help, int argc,
+                                     char *const *argv, struct error *err);
+
+/* A list with commas, as texts with NULL at the end. */
+struct serve_list {
+    char *copy; /* owned */
+    const char *items[SERVE_LIST_MAX + 1];
+};
+/* `text` NULL is an empty list. Fails with ERROR_BAD_REQUEST when there are too many. Free with
+ * serve_list_finish. */
+MUST_CHECK bool serve_list_split(struct serve_list *out, const char *option, const char *text,
+                                 struct error *err);
+void serve_list_finish(struct serve_list *list);
+
+/* The path of --model: as it is, or below --models-dir when it is a name there. Freed by the
+ * caller. */
+MUST_CHECK bool serve_model_path(char **out, const struct serve_settings *settings,
+                                 struct error *err);
+
+#endif
