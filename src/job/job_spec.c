@@ -24,15 +24,16 @@ struct reading {
 /* A text that snprintf cut may end within a character. */
 static void end_whole(char *text, size_t size, int wanted)
 {
-    size_t length = size - 1;
+    size_t length = size - 1, at = length;
+    unsigned char first;
 
     if (wanted < 0 || (size_t)wanted < size)
         return;
-    while (length > 0 && ((unsigned char)text[length - 1] & 0xc0) == 0x80)
-        length--;
-    if (length > 0 && (unsigned char)text[length - 1] >= 0xc0)
-        length--;
-    text[length] = '\0';
+    while (at > 0 && ((unsigned char)text[at - 1] & 0xc0) == 0x80)
+        at--;
+    first = at > 0 ? (unsigned char)text[at - 1] : 0;
+    if (first >= 0xc0 && length - at < (first >= 0xf0 ? 3u : first >= 0xe0 ? 2u : 1u))
+        text[at - 1] = '\0';
 }
 
 PRINTF_LIKE(4, 5)
@@ -375,10 +376,13 @@ bool job_spec_read(struct job_spec *spec, const json_t *object, const struct wor
     if (!json_is_object(object))
         return fail(problem, JOB_PROBLEM_TYPE, "", "the request must be a JSON object");
     fill_defaults(&reading);
+    if (!read_fields(&reading, object, false))
+        goto fail;
     shrink_default_sides(&reading, object);
-    if (read_fields(&reading, object, false) && choose_seed(spec, problem) &&
-        check_together(&reading))
+    if (choose_seed(spec, problem) && check_together(&reading))
         return true;
+
+fail:
     job_spec_finish(spec);
     return false;
 }
