@@ -1,5 +1,5 @@
 /* Metrics: counters, gauges and histograms with labels from fixed sets, as Prometheus reads them.
- * Any thread.
+ * Counting takes no lock. Any thread.
  */
 #ifndef SERVER_METRICS_H
 #define SERVER_METRICS_H
@@ -35,7 +35,11 @@ enum metric_histogram {
  * none; an unknown one counts as "other". */
 void metrics_count(enum metric_counter counter, const char *label, double amount);
 void metrics_observe(enum metric_histogram histogram, double value);
-/* A request: by route and status class, with its latency. route "": unknown. */
+/* The routes that requests are counted by: all parts of the server, the last with routes NULL.
+ * Borrowed for good; once, before the first request. */
+void metrics_know_routes(const struct http_routes *parts);
+/* A request: by route and status class, with its latency. api: "native", "openai", "a1111",
+ * "server" or "page"; route: the path of one of the known routes. Any other counts as "other". */
 void metrics_request(const char *api, const char *route, int status, double seconds);
 /* The text of /metrics; freed by the caller. NULL: memory is short. */
 char *metrics_text(struct hub *hub, size_t *size);
