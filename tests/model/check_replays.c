@@ -173,7 +173,8 @@ static void expect_same_as_new(struct fixture *f, int number)
     encode(&fresh, number);
     want = fetch(&fresh);
     assert_memory_equal(got.hidden, want.hidden, tensor_bytes(&f->hidden));
-    assert_memory_equal(got.pooled, want.pooled, tensor_bytes(&f->pooled));
+    if (f->encoder != T5)
+        assert_memory_equal(got.pooled, want.pooled, tensor_bytes(&f->pooled));
     finish(&fresh);
     free_bytes(&got);
     free_bytes(&want);
