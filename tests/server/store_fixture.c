@@ -11,6 +11,8 @@
 #include "image/image.h"
 #include "store/store_private.h"
 
+bool fixture_is_child;
+
 const char *fixture_folder(void)
 {
     static int count;
@@ -25,8 +27,13 @@ const char *fixture_folder(void)
 
 void fixture_good(bool is_good, const struct error *err)
 {
-    if (!is_good)
-        fail_msg("%s", err->message);
+    if (is_good)
+        return;
+    if (fixture_is_child) {
+        fprintf(stderr, "child: %s\n", err->message);
+        _exit(9);
+    }
+    fail_msg("%s", err->message);
 }
 
 struct store *fixture_open(const char *folder)

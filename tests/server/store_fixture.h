@@ -12,7 +12,8 @@
 const char *fixture_folder(void);
 struct store *fixture_open(const char *folder);
 
-/* Fails the test with the message when the call was not good. */
+/* Fails the test with the message when the call was not good; a child ends with 9. */
+extern bool fixture_is_child;
 void fixture_good(bool is_good, const struct error *err);
 
 /* 32 digits that say `number`. */
