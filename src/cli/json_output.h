@@ -7,8 +7,8 @@
 
 #include "base/attributes.h"
 #include "base/error.h"
-#include "pipeline/request_record.h"
 #include "pipeline/pipeline.h"
+#include "pipeline/request_record.h"
 
 /* `json` as text, with numbers in the fewest digits that read back the same. Takes `json`, which
  * may be NULL for memory that was short when it was built. The caller frees *out. */

@@ -160,8 +160,7 @@ bool serve_model_path(char **out, const struct serve_settings *settings, struct 
     bool is_name = settings->models_dir && !strchr(model, '/') && access(model, F_OK) != 0;
 
     *out = NULL;
-    if (is_name ? asprintf(out, "%s/%s", settings->models_dir, model) < 0
-                : !(*out = strdup(model)))
+    if (is_name ? asprintf(out, "%s/%s", settings->models_dir, model) < 0 : !(*out = strdup(model)))
         return error_set(err, ERROR_NO_MEMORY, "path of the model");
     return true;
 }

@@ -1,0 +1,140 @@
+/* `sd35 serve`: a supervisor, a front that answers, workers that draw. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/report.h"
+#include "cli/serve_front.h"
+#include "cli/serve_options.h"
+#include "server/log.h"
+#include "server/supervisor.h"
+#include "worker/worker.h"
+
+#define PREVIEW_SECONDS 0.25
+#define PROMPTS_KEPT 16
+
+struct serve {
+    struct serve_settings settings;
+    struct serve_list devices; /* one worker each */
+    int worker_count;
+    char *model;
+};
+
+static enum log_level log_level_of(const char *name)
+{
+    static const char *const names[] = {[LOG_ERROR] = "error",
+                                        [LOG_WARNING] = "warning",
+                                        [LOG_INFO] = "info",
+                                        [LOG_DEBUG] = "debug"};
+
+    for (int i = 0; i < (int)COUNT_OF(names); i++)
+        if (strcmp(names[i], name) == 0)
+            return (enum log_level)i;
+    return LOG_INFO;
+}
+
+static void set_up_log(const struct serve *serve, const char *process)
+{
+    log_setup(&(struct log_options){
+        .is_json = strcmp(serve->settings.log_format, "json") == 0,
+        .level = log_level_of(serve->settings.log_level),
+        .with_prompts = serve->settings.log_prompts,
+        .process = process,
+    });
+}
+
+/* What main() watches for is the supervisor's to send. */
+static void take_default_signals(void)
+{
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
+}
+
+static int run_front(void *context, int control_fd)
+{
+    const struct serve *serve = context;
+
+    take_default_signals();
+    set_up_log(serve, "front");
+    return serve_front(&serve->settings, control_fd);
+}
+
+static int run_worker(void *context, uint32_t index, int channel_fd, struct heartbeat *heartbeat)
+{
+    const struct serve *serve = context;
+    struct worker_options options = {
+        .pipeline = engine_pipeline_options(&serve->settings.engine, MEMORY_ALL),
+        .max_batch = serve->settings.max_batch,
+        .preview_seconds = PREVIEW_SECONDS,
+        .heartbeat = heartbeat,
+    };
+    char process[32];
+
+    take_default_signals();
+    snprintf(process, sizeof process, "worker %u", index);
+    set_up_log(serve, process);
+    options.pipeline.model = serve->model;
+    options.pipeline.prompts_kept = PROMPTS_KEPT;
+    if (serve->devices.items[index])
+        options.pipeline.device = serve->devices.items[index];
+    return worker_run(channel_fd, &options);
+}
+
+/* "cuda:0,cuda:1" is a worker for each. */
+static bool list_devices(struct serve *serve, struct error *err)
+{
+    if (!serve_list_split(&serve->devices, "--device", serve->settings.engine.device, err))
+        return false;
+    while (serve->worker_count < SERVE_LIST_MAX && serve->devices.items[serve->worker_count])
+        serve->worker_count++;
+    if (serve->worker_count > SERVE_WORKERS_MAX)
+        return error_set(err, ERROR_BAD_REQUEST, "--device: more than %d devices",
+                         SERVE_WORKERS_MAX);
+    if (serve->worker_count == 0)
+        serve->worker_count = 1;
+    return true;
+}
+
+static int supervise(struct serve *serve)
+{
+    const struct supervisor_options options = {
+        .worker_count = serve->worker_count,
+        .grace = serve->settings.grace,
+        .front = run_front,
+        .worker = run_worker,
+        .context = serve,
+    };
+
+    set_up_log(serve, "supervisor");
+    return supervisor_run(&options);
+}
+
+int serve_command(int argc, char **argv, const atomic_bool *cancel)
+{
+    struct serve serve = {0};
+    bool wants_help;
+    struct error err;
+    int code;
+
+    (void)cancel; /* the supervisor watches signals itself */
+    if (!serve_settings_parse(&serve.settings, &wants_help, argc, argv, &err)) {
+        report_error(&err);
+        return error_exit_code(err.code);
+    }
+    if (wants_help) {
+        options_print_help(stdout, &serve_option_table);
+        return 0;
+    }
+    if (list_devices(&serve, &err) && serve_model_path(&serve.model, &serve.settings, &err)) {
+        code = supervise(&serve);
+    } else {
+        report_error(&err);
+        code = error_exit_code(err.code);
+    }
+    free(serve.model);
+    serve_list_finish(&serve.devices);
+    return code;
+}

@@ -1,0 +1,167 @@
+"""A running server for black-box tests: started, watched, killed and stopped. Python's standard library only."""
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.parse
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEADLINE = 120  # seconds for anything that should happen soon
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self):
+        return json.loads(self.body)
+
+
+def wait_until(what, condition, seconds=DEADLINE):
+    """The first true value of condition()."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(.02)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def children(pid):
+    try:
+        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in text.split()]
+
+
+def is_alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Server:
+    """`sd35 serve` on a free port of loopback. The outputs folder survives restarts of the object's process."""
+
+    def __init__(self, program, model=ROOT / "models" / "demo", outputs=None, options=(), environment=None):
+        self.program, self.model, self.options = pathlib.Path(program), pathlib.Path(model), list(options)
+        self.own_outputs = outputs is None
+        self.outputs = pathlib.Path(outputs or tempfile.mkdtemp(prefix="sd35-outputs-"))
+        self.environment = {**os.environ, "SD35_PLUGIN_DIR": "/none", **(environment or {})}
+        self.process, self.key, self.url, self.port = None, None, None, 0
+        self.log = []
+
+    def start(self, port=0):
+        command = [self.program, "serve", "--model", self.model, "--host", "127.0.0.1", "--port", str(port or self.port), "--outputs-dir", self.outputs,
+                   "--device", "cpu", *self.options]
+        self.url = None
+        self.process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env=self.environment, errors="replace")
+        threading.Thread(target=self._read_log, args=(self.process,), daemon=True).start()
+        wait_until("an address in the log", lambda: self.url or self.process.poll() is not None)
+        if not self.url:
+            raise AssertionError("the server ended:\n" + "".join(self.log[-20:]))
+        self.port = urllib.parse.urlsplit(self.url).port
+        return self
+
+    def _read_log(self, process):
+        for line in process.stderr:
+            self.log.append(line)
+            key = re.search(r"one was made: (sd35_\S+)", line)
+            if key:
+                self.key = key[1]
+            address = re.search(r"serving at (https?://\S+?)/?\s*$", line)
+            if address:
+                self.url = address[1]
+
+    def wait_ready(self, seconds=DEADLINE):
+        return wait_until("readiness", lambda: self._ready(), seconds)
+
+    def _ready(self):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.get("/health/ready").status == 200
+        return False
+
+    # Which process is which: the worker is the one whose name the log tells, the front listens.
+    def front(self):
+        for pid in children(self.process.pid):
+            if self._listens(pid):
+                return pid
+        return None
+
+    def workers(self):
+        front = self.front()
+        return [pid for pid in children(self.process.pid) if pid != front and is_alive(pid)] if front else []
+
+    def _listens(self, pid):
+        try:
+            inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        except OSError:
+            return False
+        for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == self.port and f"socket:[{fields[9]}]" in inodes:
+                return True
+        return False
+
+    def request(self, method, path, body=None, headers=None, timeout=DEADLINE, key=True):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        headers = dict(headers or {})
+        if key and self.key:
+            headers.setdefault("Authorization", f"Bearer {self.key}")
+        if body is not None and not isinstance(body, (bytes, str)):
+            body, _ = json.dumps(body), headers.setdefault("Content-Type", "application/json")
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path, **more):
+        return self.request("GET", path, **more)
+
+    def post(self, path, body=None, **more):
+        return self.request("POST", path, {} if body is None else body, **more)
+
+    def kill(self, pid, number=signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def all_pids(self):
+        return [self.process.pid, *children(self.process.pid)] if self.process else []
+
+    def stop(self, seconds=DEADLINE):
+        """SIGTERM; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def close(self):
+        for pid in self.all_pids():
+            self.kill(pid)
+        if self.process:
+            self.process.wait()
+        if self.own_outputs:
+            shutil.rmtree(self.outputs, ignore_errors=True)
+
+    def verify(self):
+        """What `sd35 verify --store` says of the outputs of a server that is stopped; "" when they are sound."""
+        done = subprocess.run([str(self.program), "verify", "--store", str(self.outputs)], capture_output=True, text=True)
+        return "" if done.returncode == 0 else done.stdout + done.stderr
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *unused):
+        self.close()
