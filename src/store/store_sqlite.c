@@ -497,11 +497,23 @@ const void *rows_blob(const struct rows *rows, int column, size_t *size)
     return bytes;
 }
 
+/* NULL is a value, and also what SQLite says when memory is short. */
+static bool read_text(const struct rows *rows, int column, const char **out, struct error *err)
+{
+    bool is_null = sqlite3_column_type(rows->statement, column) == SQLITE_NULL;
+
+    *out = rows_text(rows, column);
+    return is_null || *out || error_set(err, ERROR_NO_MEMORY, "a text of the database");
+}
+
 bool rows_copy(const struct rows *rows, int column, char *out, size_t size, struct error *err)
 {
-    const char *text = rows_text(rows, column);
-    size_t length = text ? strlen(text) : 0;
+    const char *text;
+    size_t length;
 
+    if (!read_text(rows, column, &text, err))
+        return false;
+    length = text ? strlen(text) : 0;
     if (length >= size)
         return error_set(err, ERROR_BAD_FILE,
                          "the database '%s' is damaged: a text of column %s has %zu bytes, where "
@@ -514,9 +526,11 @@ bool rows_copy(const struct rows *rows, int column, char *out, size_t size, stru
 
 bool rows_copy_text(const struct rows *rows, int column, char **out, struct error *err)
 {
-    const char *text = rows_text(rows, column);
+    const char *text;
 
     *out = NULL;
+    if (!read_text(rows, column, &text, err))
+        return false;
     if (!text)
         return true;
     *out = strdup(text);
