@@ -294,6 +294,26 @@ static void links_lead_nowhere(void **state)
     assert_true(file_is_regular(inside));
 }
 
+static void a_state_folder_that_is_a_link_is_refused(void **state)
+{
+    static const char *const names[] = {".sd35", ".sd35/tmp", ".sd35/lock"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        const char *folder = fixture_folder();
+        const char *victim = below(folder, i == 2 ? "victim.txt" : "victim");
+
+        if (i > 0)
+            assert_int_equal(mkdir(below(folder, ".sd35"), 0700), 0);
+        if (i == 2)
+            write_bytes(victim, "x", 1);
+        else
+            assert_int_equal(mkdir(victim, 0700), 0);
+        assert_int_equal(symlink(victim, below(folder, names[i])), 0);
+        expect_refused(folder, ERROR_IO, "");
+    }
+}
+
 static void only_what_is_ours_is_swept(void **state)
 {
     static const char *const strangers[] = {
@@ -509,6 +529,7 @@ int main(void)
         cmocka_unit_test(a_lost_database_is_not_begun_anew),
         cmocka_unit_test(a_flipped_byte_is_no_crash_and_no_new_beginning),
         cmocka_unit_test(links_lead_nowhere),
+        cmocka_unit_test(a_state_folder_that_is_a_link_is_refused),
         cmocka_unit_test(only_what_is_ours_is_swept),
         cmocka_unit_test(the_oracle_sees_each_damage),
         cmocka_unit_test(a_sync_that_fails_ends_all_writing),
