@@ -133,8 +133,9 @@ bool store_add_picture(struct store *store, const char *id, int64_t fence,
     if (store_write_end(store, is_good, err))
         return true;
     /* What cannot be removed now is swept when the store is opened. After a sync that failed the
-     * row may be on the disk nevertheless, so the file stays for the next opening to judge. */
-    if (!store->is_broken && !database_is_broken(store->database)) {
+     * row may be on the disk nevertheless, and in a group a row that is deleted may come back: the
+     * file then stays for the next opening to judge. */
+    if (!store->is_group && !store->is_broken && !database_is_broken(store->database)) {
         (void)remove_unreferenced(store, named.path, NULL);
         if (named.thumbnail[0])
             (void)remove_unreferenced(store, named.thumbnail, NULL);
