@@ -1,5 +1,6 @@
 /* The little that the store wants of a database: statements with values, rows, transactions. This
- * is the seam for a second driver; store_sqlite.c is the first. Statements are written with ?1, ?2,
+ * is the seam for a second driver; store_sqlite.c and store_sqlite_rows.c are the first. Statements
+ * are written with ?1, ?2,
  * ... in SQL that PostgreSQL has, too, and are known by the address of their text: each is prepared
  * once and kept.
  *

@@ -53,7 +53,11 @@ bool store_list(struct store *store, const struct store_query *query,
         const char *prompt = search ? rows_text(&rows, STORE_JOB_COLUMN_COUNT) : NULL;
         struct store_job job;
 
-        if (search && (!prompt || !store_has_words(prompt, search)))
+        if (search && !prompt) {
+            is_good = error_set(err, ERROR_NO_MEMORY, "searching the history");
+            break;
+        }
+        if (search && !store_has_words(prompt, search))
             continue;
         is_good = store_row_job(&job, store, &rows, err);
         if (!is_good)

@@ -40,7 +40,7 @@ static bool name_files(struct store_picture *out, const struct store_new_picture
     store_hash_text(out->sha256, picture->file.bytes, picture->file.size);
     if (strftime(out->path, sizeof out->path, "%Y-%m-%d/", &day) == 0)
         return error_set(err, ERROR_IO, "the clock gives no date");
-    strcpy(out->thumbnail, out->path);
+    memcpy(out->thumbnail, out->path, sizeof out->thumbnail);
     snprintf(out->path + strlen(out->path), sizeof out->path - strlen(out->path), "%s.%s",
              out->sha256, picture->format);
     if (!store_is_file_path(out->path))
@@ -133,8 +133,9 @@ bool store_add_picture(struct store *store, const char *id, int64_t fence,
     if (store_write_end(store, is_good, err))
         return true;
     /* What cannot be removed now is swept when the store is opened. After a sync that failed the
-     * row may be on the disk nevertheless, so the file stays for the next opening to judge. */
-    if (!store->is_broken && !database_is_broken(store->database)) {
+     * row may be on the disk nevertheless, and in a group a row that is deleted may come back: the
+     * file then stays for the next opening to judge. */
+    if (!store->is_group && !store->is_broken && !database_is_broken(store->database)) {
         (void)remove_unreferenced(store, named.path, NULL);
         if (named.thumbnail[0])
             (void)remove_unreferenced(store, named.thumbnail, NULL);
@@ -232,8 +233,12 @@ bool store_purge(struct store *store, struct error *err)
 
     if (!rows_start(&rows, store->database, "SELECT path FROM tombstones", NO_VALUES, err))
         return false;
-    while (is_good && (is_good = rows_next(&rows, &has_row, err)) && has_row)
-        is_good = remove_unreferenced(store, rows_text(&rows, 0), err);
+    while (is_good && (is_good = rows_next(&rows, &has_row, err)) && has_row) {
+        char path[STORE_PATH_BYTES];
+
+        is_good =
+            rows_copy(&rows, 0, path, sizeof path, err) && remove_unreferenced(store, path, err);
+    }
     rows_end(&rows);
     if (!is_good)
         return false;

@@ -39,11 +39,16 @@ static void report_structure(void *context, const char *sentence)
 
 /* --- Rows (I3, I4, I5, I7) --- */
 
+#define TEXT_OF_VALUE(value) #value
+#define TEXT_OF(macro) TEXT_OF_VALUE(macro)
+
 static const struct {
     const char *statement; /* the ids, or names, of what is wrong */
     const char *sentence;  /* of one */
 } rules[] = {
-    {"SELECT id FROM jobs WHERE attempts < 0 OR attempts > 2 OR fence < attempts",
+    {"SELECT id FROM jobs WHERE attempts < 0 OR attempts > " TEXT_OF(
+         STORE_ATTEMPTS_MAX) " OR "
+                             "fence < attempts",
      "I5: job %s has an impossible count of attempts"},
     {"SELECT id FROM jobs WHERE state IN (1, 2) AND (attempts < 1 OR started_ms = 0)",
      "I5: job %s runs or ran, and was never claimed"},

@@ -88,6 +88,30 @@ int64_t fixture_claim(struct store *store, int number)
     return fence;
 }
 
+struct store_job fixture_get(struct store *store, int number)
+{
+    struct store_job job;
+    char id[STORE_ID_BYTES];
+    struct error err = {0};
+    bool found;
+
+    fixture_id(id, number);
+    fixture_good(store_get(store, id, NULL, &job, &found, &err), &err);
+    assert_true(found);
+    return job;
+}
+
+void fixture_finish(struct store *store, int number, int64_t fence, bool wanted)
+{
+    char id[STORE_ID_BYTES];
+    struct error err = {0};
+    bool kept;
+
+    fixture_id(id, number);
+    fixture_good(store_finish(store, id, fence, "{\"seconds\":1}", 3000, &kept, &err), &err);
+    assert_int_equal(kept, wanted);
+}
+
 #define SIDE 8
 #define PNG_MAX 512
 

@@ -23,6 +23,11 @@ struct store_new_job fixture_job(const char *id, const char *prompt);
 void fixture_accept(struct store *store, int number);
 int64_t fixture_claim(struct store *store, int number); /* the fence */
 
+/* The job, which must be there. Finish it with store_job_finish. */
+struct store_job fixture_get(struct store *store, int number);
+/* To DONE, or, not `wanted`, refused. */
+void fixture_finish(struct store *store, int number, int64_t fence, bool wanted);
+
 /* A PNG of 8 x 8 pixels whose colour depends on the number. */
 struct store_new_picture fixture_picture(int number, int index);
 void fixture_add(struct store *store, int number, int64_t fence, int index);

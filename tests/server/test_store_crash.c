@@ -22,6 +22,8 @@ static void kill_here(const char *name)
         raise(SIGKILL);
 }
 
+#define GROUP 4
+
 /* What a child says once a call has returned: only that may be held against the store. */
 struct said {
     char what; /* 'a' accepted, 'd' done, 'r' removed */
@@ -65,7 +67,20 @@ static void live_one_life(struct store *store, int number, int pipe_fd)
     }
 }
 
-/* Jobs from `first` on until killed, or as many as `count`. Never returns. */
+/* Jobs that are accepted together; what is said of them is said after the commit. */
+static void accept_group(struct store *store, int first, int pipe_fd)
+{
+    struct error err = {0};
+
+    fixture_good(store_begin(store, &err), &err);
+    for (int i = 0; i < GROUP; i++)
+        fixture_accept(store, first + i);
+    fixture_good(store_commit(store, &err), &err);
+    for (int i = 0; i < GROUP; i++)
+        say(pipe_fd, 'a', first + i);
+}
+
+/* A group, and jobs from `first` on until killed, or as many as `count`. Never returns. */
 static void child(const char *folder, int first, int count, int pipe_fd)
 {
     struct store *store;
@@ -74,6 +89,7 @@ static void child(const char *folder, int first, int count, int pipe_fd)
     fixture_is_child = true;
     store_point = kill_name ? kill_here : NULL;
     fixture_good(store_open(&store, folder, &err), &err);
+    accept_group(store, first + count, pipe_fd);
     for (int i = 0; i < count; i++)
         live_one_life(store, first + i, pipe_fd);
     store_close(store);
@@ -245,7 +261,7 @@ static void nothing_is_lost_at_any_moment(void **state)
         struct store *store;
 
         seed = seed * 1103515245u + 12345u;
-        killed += run_child(&ledger, folder, 1 + i * 4096, 4096, 500 + (seed >> 8) % 30000);
+        killed += run_child(&ledger, folder, 1 + i * 4096, 4000, 500 + (seed >> 8) % 30000);
         if (i % 2 == 0) { /* before recovery, the database at least can be read */
             (void)fixture_defects(folder, false);
         }
