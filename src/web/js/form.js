@@ -13,7 +13,7 @@ const GRAIN = 16;
 const SHAPES = [["square", 1, 1], ["landscape", 3, 2], ["portrait", 2, 3], ["wide", 16, 9], ["tall", 9, 16]];
 
 const limits = { side: 2048, steps: 150, count: 16 };
-const defaults = { width: 1024, height: 1024, steps: 28, guidance_scale: 4.5, count: 1, format: "png", strength: 0.6 };
+const defaults = { width: 1024, height: 1024, steps: 28, guidance_scale: 4.5, count: 1, format: "png", strength: 0.6, seed_mode: "random" };
 
 const value = (id) => byId(id).value;
 const grain = (side) => Math.min(limits.side, Math.max(64, Math.round(side / GRAIN) * GRAIN));
@@ -187,6 +187,12 @@ async function collect() {
     return parameters;
 }
 
+/** Where all is one column, the stage is far from the button. */
+function showStage() {
+    if (matchMedia("(max-width: 899px)").matches)
+        byId("cards").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+}
+
 async function submit() {
     const button = byId("generate");
 
@@ -196,6 +202,7 @@ async function submit() {
     try {
         jobs.put(await submitJob(await collect()));
         announce(t("announce.queued"));
+        showStage();
     } catch (error) {
         showFailure(error);
     } finally {
@@ -274,8 +281,8 @@ export function setModel(model) {
     byId("steps").max = limits.steps;
     byId("steps-range").max = Math.min(limits.steps, 60);
     byId("count").max = limits.count;
-    byId("source-field").hidden = model.has_encoder === false;
-    if (model.has_encoder === false)
+    byId("source-field").hidden = model.takes_images === false;
+    if (model.takes_images === false)
         clearSource();
     fillForm({ ...defaults, ...recall("draft") });
 }
