@@ -63,7 +63,20 @@ export const imageUrl = (id) => `/api/v1/images/${segment(id)}`;
 export const thumbnailUrl = (id) => `${imageUrl(id)}/thumbnail`;
 export const downloadUrl = (id) => `${imageUrl(id)}?download=1`;
 
-export const readSession = () => json("GET", "/api/v1/session");
+/** Who is logged in: {authenticated, scopes, canLogOut, hasPasswords}. */
+export async function readSession() {
+    const session = await json("GET", "/api/v1/session");
+    const needsLogin = session.login_is_needed ?? session.auth === "on";
+    const authenticated = session.authenticated ?? (!needsLogin || session.user !== null);
+
+    return {
+        authenticated,
+        scopes: session.scopes,
+        canLogOut: authenticated && (session.by_cookie ?? needsLogin),
+        hasPasswords: session.has_passwords ?? true,
+    };
+}
+
 export const login = (credentials) => json("POST", "/api/v1/login", { body: credentials, keepsLogin: true });
 export const logout = () => json("POST", "/api/v1/logout");
 export const readModel = () => json("GET", "/api/v1/model");

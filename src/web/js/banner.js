@@ -56,6 +56,9 @@ export function startBanner(ready) {
         look();
     });
     live.addEventListener("lost", () => {
+        // Each vain try to come back is told, too.
+        if (!isConnected)
+            return;
         isConnected = false;
         // Most interruptions are over before anybody has to know.
         clearTimeout(timer);

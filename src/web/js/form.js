@@ -13,7 +13,9 @@ const GRAIN = 16;
 const SHAPES = [["square", 1, 1], ["landscape", 3, 2], ["portrait", 2, 3], ["wide", 16, 9], ["tall", 9, 16]];
 
 const limits = { side: 2048, steps: 150, count: 16 };
-const defaults = { width: 1024, height: 1024, steps: 28, guidance_scale: 4.5, count: 1, format: "png", strength: 0.6 };
+const defaults = { width: 1024, height: 1024, steps: 28, guidance_scale: 4.5, count: 1, format: "png", strength: 0.6, seed_mode: "random" };
+
+let isTouched = false;
 
 const value = (id) => byId(id).value;
 const grain = (side) => Math.min(limits.side, Math.max(64, Math.round(side / GRAIN) * GRAIN));
@@ -72,8 +74,11 @@ function showPairs() {
     byId("seed-draw").disabled = !isFixed;
 }
 
-// The draft is kept when typing pauses, and when the page goes.
+// The draft is kept when typing pauses, and when the page goes; what nobody touched is none, so that
+// the model's defaults stand.
 function keepDraft() {
+    if (!isTouched)
+        return;
     const draft = Object.fromEntries(FIELDS.map((id) => [id, value(id)]));
 
     draft.seed_mode = byId("seed-fixed").checked ? "fixed" : "random";
@@ -81,14 +86,19 @@ function keepDraft() {
 }
 const keepSoon = settle(keepDraft, 300);
 
-function changed() {
+function show() {
     showPairs();
     showShapes();
+    fitPrompts();
+}
+
+function changed() {
+    isTouched = true;
+    show();
     keepSoon();
 }
 
-/** Fills the fields that `parameters` names; the others stay. */
-export function fillForm(parameters) {
+function fill(parameters) {
     for (const id of FIELDS)
         if (parameters[id] !== undefined && parameters[id] !== null)
             byId(id).value = parameters[id];
@@ -100,8 +110,13 @@ export function fillForm(parameters) {
     if (mode)
         byId(mode === "fixed" ? "seed-fixed" : "seed-random").checked = true;
     clearErrors();
+    show();
+}
+
+/** Fills the fields that `parameters` names; the others stay. */
+export function fillForm(parameters) {
+    fill(parameters);
     changed();
-    fitPrompts();
 }
 
 /** Takes what a job was asked for, the seed of one of its pictures, and goes to the prompt. */
@@ -187,6 +202,12 @@ async function collect() {
     return parameters;
 }
 
+/** Where all is one column, the stage is far from the button. */
+function showStage() {
+    if (matchMedia("(max-width: 899px)").matches)
+        byId("cards").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+}
+
 async function submit() {
     const button = byId("generate");
 
@@ -196,6 +217,7 @@ async function submit() {
     try {
         jobs.put(await submitJob(await collect()));
         announce(t("announce.queued"));
+        showStage();
     } catch (error) {
         showFailure(error);
     } finally {
@@ -203,12 +225,12 @@ async function submit() {
     }
 }
 
-/** Sends a job's parameters again, as they were. */
+/** Sends the parameters of a job again, one that came without pictures. */
 export async function submitAgain(job) {
-    const { prompt, negative_prompt, width, height, steps, guidance_scale, count, format, seed } = job.parameters;
+    const { has_init_image, has_mask, seed, ...parameters } = job.parameters;
 
     try {
-        jobs.put(await submitJob({ prompt, negative_prompt, width, height, steps, guidance_scale, count, format, seed: String(seed) }));
+        jobs.put(await submitJob({ ...parameters, seed: String(seed) }));
     } catch (error) {
         showFailure(error);
     }
@@ -274,10 +296,19 @@ export function setModel(model) {
     byId("steps").max = limits.steps;
     byId("steps-range").max = Math.min(limits.steps, 60);
     byId("count").max = limits.count;
-    byId("source-field").hidden = model.has_encoder === false;
-    if (model.has_encoder === false)
+    byId("source-field").hidden = model.takes_images === false;
+    if (model.takes_images === false)
         clearSource();
-    fillForm({ ...defaults, ...recall("draft") });
+    keepDraft();
+    fill({ ...defaults, ...recall("draft") });
+}
+
+/** For another person: nothing of this one's stays. */
+export function forgetForm() {
+    clearSource();
+    remember("draft", null);
+    fill({ prompt: "", negative_prompt: "", seed: "", ...defaults });
+    isTouched = false;
 }
 
 export function setMayGenerate(may) {
@@ -289,17 +320,14 @@ export function startForm() {
 
     startSource((parameters) => useParameters(parameters));
     startFields();
-    form.addEventListener("input", () => {
-        changed();
-        fitPrompts();
-    });
+    form.addEventListener("input", changed);
     form.addEventListener("submit", (event) => {
         event.preventDefault();
         submit();
     });
     addEventListener("pagehide", keepDraft);
     byId("generate-keys").textContent = submitKeys;
-    fillForm({ ...defaults, ...recall("draft") });
+    fill({ ...defaults, ...recall("draft") });
     withLanguage(() => {
         clearErrors();
         showShapes();

@@ -74,7 +74,7 @@ function makeTile(job, image) {
         make("span", { className: "tile-mark" }, makeIcon("check")),
     );
     tile.star = make("button", { type: "button", className: "tile-star", on: { click: () => toggleStar(image.id) } }, makeIcon("star"));
-    tile.root = make("li", { className: "tile", "data-image": image.id, style: { "--ratio": image.width / image.height } }, tile.open, tile.star);
+    tile.root = make("li", { className: "tile", "data-image": image.id, "data-job": job.id, style: { "--ratio": image.width / image.height } }, tile.open, tile.star);
     nameTile(tile);
     return tile;
 }

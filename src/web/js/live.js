@@ -2,7 +2,7 @@
 import { readSession } from "./api.js";
 import { jobs } from "./jobs.js";
 
-const JOB_EVENTS = ["job.queued", "job.started", "job.progress", "job.done", "job.failed", "job.cancelled"];
+const JOB_EVENTS = ["job.queued", "job.started", "job.progress", "job.picture", "job.done", "job.failed", "job.cancelled"];
 const RETRY_MS_MAX = 15000;
 
 /** Fires "open", "lost", "login" (is needed), "gap" (load everything anew), "worker", and "preview"
@@ -24,8 +24,7 @@ class Live extends EventTarget {
         this.#source.addEventListener("open", () => this.#opened());
         this.#source.addEventListener("error", () => this.#failed());
         for (const name of JOB_EVENTS)
-            this.#listen(name, (data) => takeJob(data));
-        this.#listen("picture", ({ image: _, ...job }) => takeJob(job));
+            this.#listen(name, takeJob);
         this.#listen("job.deleted", (data) => jobs.remove(data.id));
         this.#listen("job.preview", (data) => this.#fire("preview", data));
         this.#listen("worker", (data) => this.#fire("worker", data));

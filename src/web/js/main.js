@@ -4,7 +4,7 @@ import { startBanner } from "./banner.js";
 import { startDetails } from "./details.js";
 import { startDialogs } from "./dialogs.js";
 import { byId } from "./dom.js";
-import { setMayGenerate, setModel, startForm } from "./form.js";
+import { forgetForm, setMayGenerate, setModel, startForm } from "./form.js";
 import { clearHistory, loadHistory, startHistory } from "./history.js";
 import { startLanguage, switchLanguage, t, withLanguage } from "./i18n.js";
 import { jobs } from "./jobs.js";
@@ -79,11 +79,14 @@ live.addEventListener("login", () => {
     askLogin();
 });
 whenLoginNeeded(() => {
-    live.stop();
+    end();
     askLogin();
 });
 startBanner(() => {
     if (!byId("app").hidden)
         loadModel();
 });
-startSession(begin, end);
+startSession(begin, () => {
+    end();
+    forgetForm();
+});

@@ -31,9 +31,10 @@ function forgetTyped() {
         byId(id).value = "";
 }
 
-/** Shows who is logged in; false: nobody, and somebody has to be. */
+/** Shows what the session allows; false: nobody is logged in, and somebody has to be. */
 function take(session) {
-    byId("logout").hidden = session.auth !== "on" || !session.authenticated;
+    byId("logout").hidden = !session.canLogOut;
+    byId("login-modes").hidden = !session.hasPasswords;
     return session.authenticated;
 }
 
