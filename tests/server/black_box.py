@@ -1,0 +1,90 @@
+"""Runs the black-box tests against servers of its own: real clients, a real browser, kills.
+
+usage: black_box.py SD35 [--shots FOLDER] [--moments N] [--each N] [NAME ...]
+
+NAMEs choose of: native, openai, a1111, schema, page, kill, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
+integration installs them (tests/server/requirements.txt and a Chromium). Exit status: 0 all passed or skipped, 1 some failed.
+"""
+import argparse
+import importlib.util
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+from running import ROOT, Server
+
+HERE = pathlib.Path(__file__).resolve().parent
+NEEDS = {"openai": ["openai"], "a1111": ["webuiapi"], "schema": ["schemathesis"], "page": ["playwright"]}
+QUIET = ["--log-level", "warning"]
+
+
+def client(script, *more):
+    def run(arguments):
+        with Server(arguments.program, options=QUIET + ["--max-queue-per-user", "1000"]) as server:
+            server.wait_ready()
+            command = [sys.executable, HERE / script, "--url", server.url, "--key", server.key, *more]
+            return subprocess.run([str(part) for part in command]).returncode == 0
+    return run
+
+
+def page(arguments):
+    browser = shutil.which("chromium")
+    if not browser:
+        return None
+    return client("page_test.py", "--shots", arguments.shots, "--browser", browser, "--steps", 4)(arguments)
+
+
+def schema(arguments):
+    """schemathesis on openapi.json: whatever fits the schema gets an answer that the document lists, and no 5xx."""
+    with Server(arguments.program, options=QUIET + ["--max-queue", "50"]) as server:
+        server.wait_ready()
+        command = [pathlib.Path(sys.executable).parent / "schemathesis", "run", f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {server.key}",
+                   "--checks", "not_a_server_error,status_code_conformance,content_type_conformance", "--max-examples", 15, "--seed", 1,
+                   "--exclude-path-regex", "events|zip"]
+        return subprocess.run([str(part) for part in command]).returncode == 0
+
+
+def kill(arguments):
+    command = [sys.executable, HERE / "kill_test.py", arguments.program, "--moments", arguments.moments, "--each", arguments.each]
+    return subprocess.run([str(part) for part in command]).returncode == 0
+
+
+def load(arguments):
+    generator = arguments.program.resolve().parents[2] / "bench" / "load_server"
+    return subprocess.run([sys.executable, HERE / "load_test.py", str(arguments.program), str(generator)]).returncode == 0
+
+
+TESTS = {"native": client("black_box_native.py"), "openai": client("clients_openai.py"), "a1111": client("clients_a1111.py"), "schema": schema, "page": page,
+         "kill": kill, "load": load}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", type=pathlib.Path)
+    parser.add_argument("names", nargs="*", choices=[*TESTS, []])
+    parser.add_argument("--shots", type=pathlib.Path, default=ROOT / "build" / "shots")
+    parser.add_argument("--moments", type=int, default=200)
+    parser.add_argument("--each", type=int, default=20)
+    arguments = parser.parse_args()
+    arguments.shots.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name in arguments.names or TESTS:
+        missing = [module for module in NEEDS.get(name, []) if not importlib.util.find_spec(module)]
+        started = time.monotonic()
+        print(f"-- {name}", flush=True)
+        ok = None if missing else TESTS[name](arguments)
+        if ok is None:
+            print(f"-- {name}: SKIPPED: needs {', '.join(missing) or 'a Chromium'}", flush=True)
+            continue
+        print(f"-- {name}: {'passed' if ok else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
+        if not ok:
+            failed.append(name)
+    if failed:
+        print("FAILED:", ", ".join(failed))
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
