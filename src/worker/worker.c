@@ -143,18 +143,18 @@ int worker_run(int channel_fd, const struct worker_options *options)
 {
     struct worker worker = {.options = options};
     struct error err = {0};
-    int code = 0;
+    int code;
 
     if (open_worker(&worker, channel_fd, &err)) {
         pipeline_watch(worker.pipeline, inbox_stop(worker.inbox));
         worker_tell_ready(&worker);
         serve(&worker);
         send_rest(&worker);
-        if (inbox_state(worker.inbox) == INBOX_BROKEN)
-            error_set(&err, ERROR_IO, "the front sent what is no message");
-    } else if (worker.inbox && inbox_state(worker.inbox) == INBOX_CLOSED) {
-        err = (struct error){0}; /* cancelled, since nobody waits for it */
     }
+    if (worker.inbox && inbox_state(worker.inbox) == INBOX_BROKEN)
+        error_set(&err, ERROR_IO, "the front sent what is no message");
+    else if (err.code == ERROR_CANCELLED) /* while it opened, as the front is gone */
+        err = (struct error){0};
     if (err.code != ERROR_NONE)
         fprintf(stderr, "worker: %s\n", err.message);
     code = err.code == ERROR_NONE ? 0 : error_exit_code(err.code);

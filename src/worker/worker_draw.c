@@ -65,7 +65,9 @@ static void preview(struct worker *worker, struct worker_job *job)
     float *latent;
     int image = 0;
 
-    while (image < job->request.image_count && job->place_of[image] < 0)
+    while (
+        image < job->request.image_count &&
+        (job->place_of[image] < 0 || pipeline_batch_is_done(worker->batch, job->place_of[image])))
         image++;
     if (!job->message.is_watched || image == job->request.image_count ||
         now - job->previewed < worker->options->preview_seconds)
