@@ -143,6 +143,8 @@ static bool try_alone(struct worker *worker, struct worker_job *job, enum job_fa
     }
     leave_batch(worker, job);
     job->draws_alone = true;
+    job->was_short_of_memory = failure == JOB_FAILURE_NO_MEMORY;
+    job->was_repeated = failure == JOB_FAILURE_NUMERIC;
     return true;
 }
 

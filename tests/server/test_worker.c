@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "pipeline/pipeline_batch.h"
 #include "random_model.h"
 #include "wire/channel.h"
 #include "worker/worker.h"
@@ -36,6 +37,62 @@ static int write_model(void **state)
     options.dtype = DTYPE_F16;
     options.seed = 3;
     return random_model_write(&options, NULL) ? 0 : -1;
+}
+
+/* --- Faults of the pipeline, chosen before the worker is started --- */
+
+static struct {
+    int step, latent; /* which call fails, from 1, the first is the warm-up's; 0: none does */
+    bool for_good;    /* and all after it */
+    enum error_code code;
+    int places_max;     /* of a batch; 0: any */
+    int steps, latents; /* calls so far */
+} fault;
+
+static bool strikes(int call, int chosen)
+{
+    return chosen > 0 && (call == chosen || (call > chosen && fault.for_good));
+}
+
+bool __real_pipeline_batch_step(struct pipeline_batch *batch, struct error *err);
+bool __real_pipeline_batch_latent(struct pipeline_batch *batch, int place, float *latent,
+                                  struct error *err);
+bool __real_pipeline_batch_open(struct pipeline_batch **out, struct pipeline *pipeline,
+                                const struct pipeline_request *like, int places, struct error *err);
+bool __wrap_pipeline_batch_step(struct pipeline_batch *batch, struct error *err);
+bool __wrap_pipeline_batch_latent(struct pipeline_batch *batch, int place, float *latent,
+                                  struct error *err);
+bool __wrap_pipeline_batch_open(struct pipeline_batch **out, struct pipeline *pipeline,
+                                const struct pipeline_request *like, int places, struct error *err);
+
+bool __wrap_pipeline_batch_step(struct pipeline_batch *batch, struct error *err)
+{
+    if (strikes(++fault.steps, fault.step))
+        return error_set(err, fault.code, "a step that fails");
+    return __real_pipeline_batch_step(batch, err);
+}
+
+bool __wrap_pipeline_batch_latent(struct pipeline_batch *batch, int place, float *latent,
+                                  struct error *err)
+{
+    if (strikes(++fault.latents, fault.latent))
+        return error_set(err, fault.code, "a latent that fails");
+    return __real_pipeline_batch_latent(batch, place, latent, err);
+}
+
+bool __wrap_pipeline_batch_open(struct pipeline_batch **out, struct pipeline *pipeline,
+                                const struct pipeline_request *like, int places, struct error *err)
+{
+    if (fault.places_max > 0 && places > fault.places_max)
+        return error_set(err, ERROR_NO_MEMORY, "%d places are too many", places);
+    return __real_pipeline_batch_open(out, pipeline, like, places, err);
+}
+
+static int clear_fault(void **state)
+{
+    (void)state;
+    memset(&fault, 0, sizeof fault);
+    return 0;
 }
 
 /* --- The front's side --- */
@@ -86,6 +143,7 @@ static struct front *start_worker(int max_batch)
     assert_true(front->pid >= 0);
     if (front->pid == 0) {
         close(fds[0]);
+        fault.steps = fault.latents = 0; /* of pictures drawn here */
         _exit(worker_run(fds[1], &options));
     }
     close(fds[1]);
@@ -342,6 +400,7 @@ static void draw_alone(struct image *out, const struct job_spec *spec, int image
     request.seed = spec->seed + (uint64_t)image;
     request.init_image = init;
     request.mask = mask;
+    clear_fault(NULL);
     request.strength = spec->strength;
     if (!pipeline_run(pipeline, &request, NULL, &result, &err))
         fail_msg("%s", err.message);
@@ -633,6 +692,108 @@ static void strange_messages_end_it(void **state)
     assert_int_equal(end_of(front), error_exit_code(ERROR_IO));
 }
 
+static void a_batch_has_the_places_that_memory_has(void **state)
+{
+    struct front *front;
+    struct job_spec spec = spec_of("a red apple", 3, 1);
+
+    (void)state;
+    spec.count = 5;
+    fault.places_max = 3;
+    front = start_worker(4);
+    send_job(front, 0, &spec, false);
+    listen_until_ended(front, 1);
+    assert_int_equal(front->outcome[0].batch_size_max, 2); /* half of 4 */
+    for (int i = 0; i < 5; i++)
+        expect_as_alone(&front->outcome[0], &spec, i, NULL, NULL);
+    assert_int_equal(end_of(front), 0);
+}
+
+static void what_memory_fails_is_drawn_alone(void **state)
+{
+    struct front *front;
+    struct job_spec first = spec_of("a red apple", 4, 1), second = spec_of("a pear", 6, 2);
+
+    (void)state;
+    second.count = 2;
+    fault.step = 4;
+    fault.code = ERROR_NO_MEMORY;
+    front = start_worker(3);
+    send_job(front, 0, &first, false);
+    send_job(front, 1, &second, false);
+    listen_until_ended(front, 2);
+    assert_true(front->outcome[0].done.was_short_of_memory);
+    expect_as_alone(&front->outcome[0], &first, 0, NULL, NULL);
+    expect_as_alone(&front->outcome[1], &second, 0, NULL, NULL);
+    expect_as_alone(&front->outcome[1], &second, 1, NULL, NULL);
+    assert_int_equal(end_of(front), 0);
+}
+
+/* The first picture of the second job; the first job and the job's other picture are fine. */
+static void what_is_no_number_is_drawn_again(void **state)
+{
+    struct front *front;
+    struct job_spec first = spec_of("a red apple", 3, 1), second = spec_of("a pear", 4, 2);
+
+    (void)state;
+    second.count = 2;
+    fault.latent = 3;
+    fault.code = ERROR_NOT_FINITE;
+    front = start_worker(3);
+    send_job(front, 0, &first, false);
+    send_job(front, 1, &second, false);
+    listen_until_ended(front, 2);
+    assert_false(front->outcome[0].done.was_repeated);
+    assert_true(front->outcome[1].done.was_repeated);
+    expect_as_alone(&front->outcome[0], &first, 0, NULL, NULL);
+    expect_as_alone(&front->outcome[1], &second, 0, NULL, NULL);
+    expect_as_alone(&front->outcome[1], &second, 1, NULL, NULL);
+    assert_int_equal(end_of(front), 0);
+}
+
+static void what_fails_alone_too_has_failed(void **state)
+{
+    static const struct {
+        enum error_code code;
+        enum job_failure failure;
+    } ends[] = {{ERROR_NOT_FINITE, JOB_FAILURE_NUMERIC},
+                {ERROR_NO_MEMORY, JOB_FAILURE_NO_MEMORY},
+                {ERROR_IO, JOB_FAILURE_INTERNAL}};
+    struct job_spec spec = spec_of("a red apple", 2, 1);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(ends); i++) {
+        struct front *front;
+
+        fault.latent = 2;
+        fault.for_good = true;
+        fault.code = ends[i].code;
+        front = start_worker(2);
+        send_job(front, 0, &spec, false);
+        listen_until_ended(front, 1);
+        assert_true(front->outcome[0].has_failed);
+        assert_int_equal(front->outcome[0].failed.failure, ends[i].failure);
+        assert_int_equal(front->outcome[0].picture_count, 0);
+        assert_int_equal(end_of(front), 0);
+    }
+}
+
+static void a_lost_device_ends_the_worker(void **state)
+{
+    struct front *front;
+    struct job_spec spec = spec_of("a red apple", 5, 1);
+
+    (void)state;
+    fault.step = 3;
+    fault.code = ERROR_BACKEND;
+    front = start_worker(2);
+    send_job(front, 0, &spec, false);
+    while (listen_once(front))
+        ;
+    assert_int_equal(front->ended, 0); /* the front gives the job to the next worker */
+    assert_int_equal(end_of(front), 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -647,6 +808,11 @@ int main(void)
         cmocka_unit_test(draining_finishes_what_came_before),
         cmocka_unit_test(a_front_that_goes_ends_it),
         cmocka_unit_test(strange_messages_end_it),
+        cmocka_unit_test_teardown(a_batch_has_the_places_that_memory_has, clear_fault),
+        cmocka_unit_test_teardown(what_memory_fails_is_drawn_alone, clear_fault),
+        cmocka_unit_test_teardown(what_is_no_number_is_drawn_again, clear_fault),
+        cmocka_unit_test_teardown(what_fails_alone_too_has_failed, clear_fault),
+        cmocka_unit_test_teardown(a_lost_device_ends_the_worker, clear_fault),
     };
 
     return cmocka_run_group_tests(tests, write_model, NULL);
