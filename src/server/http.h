@@ -116,6 +116,8 @@ const char *http_header(const struct http_exchange *exchange, const char *name);
 const char *http_cookie(const struct http_exchange *exchange, const char *name);
 const char *
 http_client_address(const struct http_exchange *exchange); /* behind trusted proxies too */
+/* Of the connection itself: the proxy's where there is one. */
+const char *http_peer_address(const struct http_exchange *exchange);
 bool http_is_secure(const struct http_exchange *exchange); /* TLS, or a trusted proxy says so */
 /* "https://host" as the client sees it, for absolute links. */
 const char *http_base_url(const struct http_exchange *exchange);
