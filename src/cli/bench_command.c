@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/version.h"
 #include "cli/bench_flops.h"
 #include "cli/bench_options.h"
 #include "cli/bench_report.h"
@@ -13,7 +14,6 @@
 #include "cli/progress.h"
 #include "cli/prompt_text.h"
 #include "cli/report.h"
-#include "cli/version.h"
 #include "pipeline/pipeline.h"
 
 /* The first has the modulation of all steps before it, and devices record the second. */

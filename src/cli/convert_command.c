@@ -4,6 +4,7 @@
 
 #include "base/attributes.h"
 #include "base/thread_pool.h"
+#include "base/version.h"
 #include "calibrate/calibrate.h"
 #include "calibrate/html_report.h"
 #include "cli/byte_progress.h"
@@ -11,7 +12,6 @@
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/report.h"
-#include "cli/version.h"
 #include "convert/convert.h"
 
 #define FIELD(name) offsetof(struct convert_settings, name)

@@ -17,9 +17,9 @@
 #include "cli/progress.h"
 #include "cli/prompt_text.h"
 #include "cli/report.h"
-#include "cli/request_record.h"
 #include "cli/terminal_image.h"
 #include "pipeline/pipeline.h"
+#include "pipeline/request_record.h"
 
 enum text {
     TEXT_PROMPT,

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+#include "base/version.h"
 #include "cli/report.h"
-#include "cli/version.h"
 
 /* Digits that are enough for most numbers, and for all. */
 #define DIGITS_SHORT 15
@@ -73,14 +73,13 @@ static size_t peak_resident_bytes(void)
 
 static json_t *memory_json(const struct pipeline_memory *memory)
 {
-    return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I}, s:I, s:I, s:I, s:I}", "weights", "text",
-                     (json_int_t)memory->weights_text, "transformer",
-                     (json_int_t)memory->weights_transformer, "vae",
-                     (json_int_t)memory->weights_vae, "work", "text", (json_int_t)memory->work_text,
-                     "transformer", (json_int_t)memory->work_transformer, "vae",
-                     (json_int_t)memory->work_vae, "modulation", (json_int_t)memory->modulation,
-                     "base", (json_int_t)memory->base, "pinned", (json_int_t)memory->pinned, "peak",
-                     (json_int_t)memory->peak);
+    return json_pack(
+        "{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I}, s:I, s:I, s:I, s:I}", "weights", "text",
+        (json_int_t)memory->weights_text, "transformer", (json_int_t)memory->weights_transformer,
+        "vae", (json_int_t)memory->weights_vae, "work", "text", (json_int_t)memory->work_text,
+        "transformer", (json_int_t)memory->work_transformer, "vae", (json_int_t)memory->work_vae,
+        "modulation", (json_int_t)memory->modulation, "base", (json_int_t)memory->base, "pinned",
+        (json_int_t)memory->pinned, "peak", (json_int_t)memory->peak);
 }
 
 static json_t *model_json(const struct request_record *record)

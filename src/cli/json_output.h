@@ -7,7 +7,7 @@
 
 #include "base/attributes.h"
 #include "base/error.h"
-#include "cli/request_record.h"
+#include "pipeline/request_record.h"
 #include "pipeline/pipeline.h"
 
 /* `json` as text, with numbers in the fewest digits that read back the same. Takes `json`, which

@@ -7,10 +7,10 @@
 
 #include "base/attributes.h"
 #include "base/error.h"
+#include "base/version.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/report.h"
-#include "cli/version.h"
 
 static const struct command {
     const char *name;

@@ -236,6 +236,11 @@ bool pipeline_batch_estimate(struct pipeline *pipeline, const struct pipeline_re
 
 /* --- Opening --- */
 
+void pipeline_watch(struct pipeline *pipeline, const atomic_bool *cancel)
+{
+    pipeline->backend->ops.stream_watch(pipeline->stream, cancel);
+}
+
 void pipeline_batch_close(struct pipeline *pipeline)
 {
     struct pipeline_batch *batch = pipeline->batch;

@@ -171,3 +171,9 @@ int pipeline_job_step_count(const struct pipeline_job *job)
 {
     return job->schedule->count - job->first_step;
 }
+
+void pipeline_job_tokens_cut(const struct pipeline_job *job, int *clip, int *t5)
+{
+    *clip = job->clip_cut;
+    *t5 = job->t5_cut;
+}

@@ -178,6 +178,13 @@ MUST_CHECK bool pipeline_run(struct pipeline *pipeline, const struct pipeline_re
                              struct pipeline_result *result, struct error *err);
 void pipeline_result_finish(struct pipeline_result *result);
 
+/* The memory of the device, or of the host where it draws. */
+struct pipeline_device_state {
+    size_t free_bytes, total_bytes;
+    size_t used_bytes; /* by this process; of a device: less free than when it was opened */
+};
+void pipeline_device_state(const struct pipeline *pipeline, struct pipeline_device_state *state);
+
 /* Only plans: what the request would take. */
 MUST_CHECK bool pipeline_estimate(struct pipeline *pipeline, const struct pipeline_request *request,
                                   struct pipeline_memory *memory, struct error *err);

@@ -22,6 +22,10 @@ MUST_CHECK bool pipeline_batch_open(struct pipeline_batch **out, struct pipeline
 /* Gives its memory back. Pictures in it are lost. */
 void pipeline_batch_close(struct pipeline *pipeline);
 
+/* All that is done for batches and jobs from here on stops with ERROR_CANCELLED soon after *cancel
+ * was set, from any thread; NULL: nothing stops it, as after pipeline_run. Borrowed. */
+void pipeline_watch(struct pipeline *pipeline, const atomic_bool *cancel);
+
 /* What the batch takes, or one for these pictures would. */
 MUST_CHECK bool pipeline_batch_estimate(struct pipeline *pipeline,
                                         const struct pipeline_request *like, int places,
@@ -39,6 +43,8 @@ MUST_CHECK bool pipeline_job_create(struct pipeline_job **out, struct pipeline_b
                                     const struct pipeline_callbacks *callbacks, struct error *err);
 void pipeline_job_destroy(struct pipeline_job *job);         /* NULL is fine */
 int pipeline_job_step_count(const struct pipeline_job *job); /* of each picture */
+/* Tokens of the longest prompt that were not read. */
+void pipeline_job_tokens_cut(const struct pipeline_job *job, int *clip, int *t5);
 
 int pipeline_batch_free_places(const struct pipeline_batch *batch);
 /* Picture `image` of the job starts from its noise; *place names it from now on. Borrows the job

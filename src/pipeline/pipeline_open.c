@@ -153,23 +153,6 @@ static bool open_models(struct pipeline *pipeline, const struct pipeline_options
            check_widths(pipeline, err);
 }
 
-/* Bytes that are resident right now. */
-static size_t resident_bytes(void)
-{
-    char line[128], *second = line; /* "pages_in_all pages_resident ..." */
-    size_t resident = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-
-    if (!file)
-        return 0;
-    if (fgets(line, sizeof line, file)) {
-        (void)strtoul(line, &second, 10);
-        resident = strtoul(second, NULL, 10);
-    }
-    fclose(file);
-    return resident * (size_t)sysconf(_SC_PAGESIZE);
-}
-
 /* Of one component: observers are not told which it is. */
 struct probed {
     const struct pipeline_probe *probe;
@@ -274,7 +257,7 @@ bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options
     if (pipeline->backend->ops.memory_info)
         pipeline->backend->ops.memory_info(&pipeline->device_free, &total);
     else
-        pipeline->base_bytes = resident_bytes();
+        pipeline->base_bytes = host_resident_bytes();
     *out = pipeline;
     return true;
 

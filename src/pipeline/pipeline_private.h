@@ -228,6 +228,11 @@ struct pipeline_job {
     int clip_cut, t5_cut;                   /* of the longest prompt */
 };
 
+/* --- device_state.c --- */
+
+/* Bytes of this process that are resident right now. */
+size_t host_resident_bytes(void);
+
 /* --- start.c --- */
 
 /* Where picture `image` starts: the latent, and for image to image what its noise was and its clean

@@ -1,7 +1,7 @@
 /* What a picture was drawn with, to be kept in the picture: everything that drawing it again needs.
  */
-#ifndef CLI_REQUEST_RECORD_H
-#define CLI_REQUEST_RECORD_H
+#ifndef PIPELINE_REQUEST_RECORD_H
+#define PIPELINE_REQUEST_RECORD_H
 
 #include <jansson.h>
 #include <stdint.h>

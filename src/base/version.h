@@ -1,6 +1,6 @@
 /* What the program calls itself; SD35_VERSION comes from the build. */
-#ifndef CLI_VERSION_H
-#define CLI_VERSION_H
+#ifndef BASE_VERSION_H
+#define BASE_VERSION_H
 
 #define PROGRAM_NAME_AND_VERSION "sd35 " SD35_VERSION
 

@@ -1,9 +1,9 @@
-#include "cli/request_record.h"
+#include "pipeline/request_record.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/version.h"
+#include "base/version.h"
 #include "image/infotext.h"
 
 static bool has_init(const struct request_record *record)

@@ -1,0 +1,56 @@
+/* How full the memory is: the device's, or the host's. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pipeline/pipeline_private.h"
+
+size_t host_resident_bytes(void)
+{
+    char line[128], *second = line; /* "pages_in_all pages_resident ..." */
+    size_t resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+
+    if (!file)
+        return 0;
+    if (fgets(line, sizeof line, file)) {
+        (void)strtoul(line, &second, 10);
+        resident = strtoul(second, NULL, 10);
+    }
+    fclose(file);
+    return resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What can be had without swapping; 0: unknown. */
+static size_t host_available_bytes(void)
+{
+    static const char key[] = "MemAvailable:";
+    FILE *file = fopen("/proc/meminfo", "re");
+    size_t available = 0;
+    char line[256];
+
+    if (!file)
+        return 0;
+    while (available == 0 && fgets(line, sizeof line, file))
+        if (strncmp(line, key, strlen(key)) == 0)
+            available = (size_t)strtoull(line + strlen(key), NULL, 10) << 10;
+    fclose(file);
+    return available;
+}
+
+void pipeline_device_state(const struct pipeline *pipeline, struct pipeline_device_state *state)
+{
+    const struct backend_ops *ops = &pipeline->backend->ops;
+
+    *state = (struct pipeline_device_state){0};
+    if (ops->memory_info) {
+        ops->memory_info(&state->free_bytes, &state->total_bytes);
+        if (state->free_bytes < pipeline->device_free)
+            state->used_bytes = pipeline->device_free - state->free_bytes;
+        return;
+    }
+    state->free_bytes = host_available_bytes();
+    state->total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    state->used_bytes = host_resident_bytes();
+}

@@ -1,0 +1,198 @@
+/* Finished pictures and previews: encoded, and handed over in sealed memory. */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "pipeline/request_record.h"
+#include "worker/worker_private.h"
+
+#define THUMBNAIL_SIDE 256
+#define THUMBNAIL_QUALITY 80
+#define PREVIEW_QUALITY 80
+#define PREVIEW_SCALE 4 /* pixels a cell of the latent */
+#define LATENT_CHANNELS 16
+#define LATENT_SCALE 8 /* pixels of the picture a cell */
+
+/* --- Memory that both processes see --- */
+
+static bool write_all(int fd, const unsigned char *bytes, size_t size)
+{
+    while (size > 0) {
+        ssize_t written = write(fd, bytes, size);
+
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return false;
+        bytes += written;
+        size -= (size_t)written;
+    }
+    return true;
+}
+
+/* Holds the one, then the other, and never changes again. -1 with an error. */
+static int share(const unsigned char *first, size_t first_size, const unsigned char *second,
+                 size_t second_size, struct error *err)
+{
+    int fd = memfd_create("sd35-picture", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd >= 0 && write_all(fd, first, first_size) && write_all(fd, second, second_size) &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0)
+        return fd;
+    error_set_errno(err, errno, "sharing a picture of %zu bytes", first_size + second_size);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* --- Finished pictures --- */
+
+static char *record_text(const struct request_record *record, uint64_t seed)
+{
+    json_t *json = request_record_json(record, seed);
+    char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+
+    json_decref(json);
+    return text;
+}
+
+static bool encode(unsigned char **out, size_t *size, const struct worker *worker,
+                   const struct worker_job *job, uint64_t seed, const struct image *picture,
+                   struct error *err)
+{
+    const struct request_record record = {
+        .request = &job->request, .info = &worker->info, .model = worker->model_name};
+    const struct job_spec *spec = &job->message.spec;
+    char *infotext = NULL, *json = record_text(&record, seed);
+    bool ok = json || error_set(err, ERROR_NO_MEMORY, "record of the request");
+
+    ok = ok && request_record_infotext(&infotext, &record, seed, err) &&
+         image_encode(out, size, picture, spec->format, spec->quality,
+                      &(struct image_metadata){.infotext = infotext, .json = json}, err);
+    free(infotext);
+    free(json);
+    return ok;
+}
+
+static int scaled(int side, int longest)
+{
+    int small = (int)((int64_t)side * THUMBNAIL_SIDE / longest);
+
+    return small > 0 ? small : 1;
+}
+
+static bool encode_thumbnail(unsigned char **out, size_t *size, const struct image *picture,
+                             struct error *err)
+{
+    int longest = picture->width > picture->height ? picture->width : picture->height;
+    struct image small = {0};
+    bool ok;
+
+    if (longest <= THUMBNAIL_SIDE)
+        return image_encode(out, size, picture, IMAGE_JPEG, THUMBNAIL_QUALITY, NULL, err);
+    ok = image_resize(&small, picture, scaled(picture->width, longest),
+                      scaled(picture->height, longest), err) &&
+         image_encode(out, size, &small, IMAGE_JPEG, THUMBNAIL_QUALITY, NULL, err);
+    image_finish(&small);
+    return ok;
+}
+
+bool worker_send_picture(struct worker *worker, const struct worker_job *job, int image,
+                         const struct image *picture, struct error *err)
+{
+    struct picture_message message = {
+        .ticket = job->message.ticket,
+        .image = image,
+        .seed = job->message.spec.seed + (uint64_t)image,
+        .width = picture->width,
+        .height = picture->height,
+        .format = job->message.spec.format,
+    };
+    unsigned char *file = NULL, *thumbnail = NULL;
+    size_t file_size = 0, thumbnail_size = 0;
+    struct record_writer record = {0};
+    int fd = -1;
+
+    if (encode(&file, &file_size, worker, job, message.seed, picture, err) &&
+        encode_thumbnail(&thumbnail, &thumbnail_size, picture, err))
+        fd = share(file, file_size, thumbnail, thumbnail_size, err);
+    free(file);
+    free(thumbnail);
+    if (fd < 0)
+        return error_in(err, "picture %d", image + 1);
+    message.file_bytes = file_size;
+    message.thumbnail_bytes = thumbnail_size;
+    picture_message_write(&record, &message);
+    worker_send(worker, MESSAGE_PICTURE, &record, fd);
+    return true;
+}
+
+/* --- Previews --- */
+
+/* rgb = (sum over channels of latent * factor + bias + 1) / 2: a linear fit of what the VAE makes
+ * of a cell, as ComfyUI's latent format of SD 3 has it. */
+static const float latent_to_rgb[LATENT_CHANNELS][3] = {
+    {-0.0922f, -0.0175f, 0.0749f},  {0.0311f, 0.0633f, 0.0954f},    {0.1994f, 0.0927f, 0.0458f},
+    {0.0856f, 0.0339f, 0.0902f},    {0.0587f, 0.0272f, -0.0496f},   {-0.0006f, 0.1104f, 0.0309f},
+    {0.0978f, 0.0306f, 0.0427f},    {-0.0042f, 0.1038f, 0.1358f},   {-0.0194f, 0.0020f, 0.0669f},
+    {-0.0488f, 0.0130f, -0.0268f},  {0.0922f, 0.0988f, 0.0951f},    {-0.0278f, 0.0524f, -0.0542f},
+    {0.0332f, 0.0456f, 0.0895f},    {-0.0069f, -0.0030f, -0.0810f}, {-0.0596f, -0.0465f, -0.0293f},
+    {-0.1448f, -0.1463f, -0.1189f},
+};
+static const float latent_to_rgb_bias[3] = {0.2394f, 0.2135f, 0.1925f};
+
+static unsigned char to_byte(float value)
+{
+    float byte = (value + 1.0f) * 127.5f + 0.5f;
+
+    return byte <= 0.0f ? 0 : byte >= 255.0f ? 255 : (unsigned char)byte;
+}
+
+static void fill_preview(struct image *small, const float *latent)
+{
+    size_t cells = (size_t)small->width * (size_t)small->height;
+
+    for (size_t i = 0; i < cells; i++)
+        for (int colour = 0; colour < 3; colour++) {
+            float value = latent_to_rgb_bias[colour];
+
+            for (size_t c = 0; c < LATENT_CHANNELS; c++)
+                value += latent[c * cells + i] * latent_to_rgb[c][colour];
+            small->pixels[3 * i + (size_t)colour] = to_byte(value);
+        }
+}
+
+void worker_send_preview(struct worker *worker, const struct worker_job *job, int image, int step,
+                         const float *latent)
+{
+    const struct job_spec *spec = &job->message.spec;
+    int width = spec->width / LATENT_SCALE, height = spec->height / LATENT_SCALE;
+    struct preview_message message = {.ticket = job->message.ticket,
+                                      .image = image,
+                                      .step = step,
+                                      .width = width * PREVIEW_SCALE,
+                                      .height = height * PREVIEW_SCALE};
+    struct image small = {0}, large = {0};
+    struct record_writer record = {0};
+    unsigned char *file = NULL;
+    size_t size;
+    int fd = -1;
+
+    if (image_init(&small, width, height, NULL)) {
+        fill_preview(&small, latent);
+        if (image_resize(&large, &small, message.width, message.height, NULL) &&
+            image_encode(&file, &size, &large, IMAGE_JPEG, PREVIEW_QUALITY, NULL, NULL))
+            fd = share(file, size, NULL, 0, NULL);
+    }
+    image_finish(&small);
+    image_finish(&large);
+    free(file);
+    if (fd < 0)
+        return;
+    preview_message_write(&record, &message);
+    worker_send(worker, MESSAGE_PREVIEW, &record, fd);
+}

@@ -1,0 +1,106 @@
+/* The parts of the worker. All of it belongs to the thread that draws. */
+#ifndef WORKER_WORKER_PRIVATE_H
+#define WORKER_WORKER_PRIVATE_H
+
+#include "base/clock.h"
+#include "pipeline/pipeline_batch.h"
+#include "worker/inbox.h"
+#include "worker/worker.h"
+
+/* Where a picture of a job is, if not at a place of the batch. */
+#define PICTURE_WAITS (-1)
+#define PICTURE_IS_DONE (-2)
+
+/* A job in hand. */
+struct worker_job {
+    struct worker_job *next;
+    struct job_message message;
+    struct image init_image, mask; /* decoded; empty until it is prepared, and without */
+    bool is_prepared;
+    struct pipeline_request request; /* borrows the spec's texts and the pictures above */
+    struct pipeline_job *job;        /* NULL until it runs */
+    int place_of[JOB_COUNT_MAX];     /* by picture */
+    int finished;                    /* pictures */
+    bool draws_alone;                /* the batch could not draw what is left of it */
+    bool was_short_of_memory, was_repeated;
+    enum job_phase phase; /* as last told */
+    double told, previewed;
+    double started, encoded; /* moments; 0: not yet */
+    double encode_seconds, decode_seconds;
+    int clip_cut, t5_cut;
+};
+
+struct worker {
+    const struct worker_options *options;
+    struct channel *channel; /* for sending */
+    struct inbox *inbox;
+    struct pipeline *pipeline;
+    struct pipeline_info info;
+    char *model_name; /* UTF-8 */
+    struct pipeline_batch *batch;
+    struct worker_job *jobs;               /* in the order in which they came */
+    bool is_draining, is_lost, front_left; /* is_lost: the device failed for good */
+    double device_told;
+    double step_seconds, seconds_per_cost; /* averages; 0: unknown */
+    int batch_size;                        /* of the latest step */
+};
+
+/* --- worker_jobs.c --- */
+
+void worker_take_job(struct worker *worker, struct job_message *message); /* takes the spec */
+void worker_watch(struct worker *worker, uint64_t ticket, bool is_watched);
+void worker_drop_cancelled(struct worker *worker);
+/* Lets jobs start and join as shapes and places allow. */
+void worker_admit(struct worker *worker);
+int worker_running(const struct worker *worker); /* pictures in the batch */
+/* Answered and freed: with done, or with a failure of this kind. */
+void worker_finish_job(struct worker *worker, struct worker_job *job);
+void worker_fail_job(struct worker *worker, struct worker_job *job, enum job_failure failure,
+                     const char *message);
+/* What an error means for a job: another try, alone, or its end; or the worker's. True while the
+ * job is still in hand. */
+bool worker_job_error(struct worker *worker, struct worker_job *job, const struct error *err);
+void worker_free_jobs(struct worker *worker); /* without an answer */
+
+/* --- worker_draw.c --- */
+
+/* One step, and what became of its pictures. */
+void worker_step(struct worker *worker);
+/* The pictures that the job still lacks, by pipeline_run; the batch is gone then. */
+void worker_draw_alone(struct worker *worker, struct worker_job *job);
+/* Callbacks that beat and tell progress; `tells` lives as long as they are used. */
+struct worker_tells {
+    struct worker *worker;
+    struct worker_job *job; /* NULL: nobody's */
+};
+struct pipeline_callbacks worker_callbacks(struct worker_tells *tells);
+
+/* --- worker_output.c --- */
+
+/* Encodes the picture and its thumbnail and sends them. */
+MUST_CHECK bool worker_send_picture(struct worker *worker, const struct worker_job *job, int image,
+                                    const struct image *picture, struct error *err);
+/* A picture of a latent [16, height / 8, width / 8]. What fails is left out. */
+void worker_send_preview(struct worker *worker, const struct worker_job *job, int image, int step,
+                         const float *latent);
+
+/* --- worker_tell.c --- */
+
+/* All of these notice when the front left. */
+void worker_send(struct worker *worker, enum message_type type, struct record_writer *record,
+                 int fd); /* takes what the writer holds and fd */
+void worker_tell_loading(struct worker *worker, const char *what, double fraction);
+void worker_tell_ready(struct worker *worker);
+void worker_tell_progress(struct worker *worker, struct worker_job *job, enum job_phase phase,
+                          int step, int step_count);
+void worker_tell_done(struct worker *worker, const struct worker_job *job);
+void worker_tell_failed(struct worker *worker, uint64_t ticket, enum job_failure failure,
+                        const char *message);
+void worker_tell_device(struct worker *worker); /* at most once a second */
+void worker_answer_estimate(struct worker *worker, const struct job_message *message);
+void worker_beat(struct worker *worker, enum heartbeat_phase doing);
+
+/* The request of a spec, whose texts it borrows, without its pictures. */
+struct pipeline_request worker_request(const struct job_spec *spec);
+
+#endif
