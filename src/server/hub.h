@@ -168,5 +168,8 @@ struct hub_state {
     double seconds_per_cost; /* measured; 0: unknown */
 };
 void hub_state(struct hub *hub, struct hub_state *out); /* never waits */
+/* The store refused to write several times over though the disk has room, as it does for good once
+ * a sync failed: only a new process, which reads everything anew, gets on. Never waits. */
+bool hub_must_restart(struct hub *hub);
 
 #endif

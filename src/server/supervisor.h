@@ -33,7 +33,9 @@ struct supervisor_options {
     int (*front)(void *context, int control_fd);
     int (*worker)(void *context, uint32_t index, int channel_fd, struct heartbeat *heartbeat);
     void *context;
+    double time_scale; /* of all waits; 0: 1. Tests have less. */
 };
+#define SUPERVISOR_WORKERS_MAX 64
 
 /* Runs until a signal ends it; returns the exit code of the whole. SIGTERM and SIGINT drain: the
  * front stops accepting, running jobs get the grace; a second one stops at once. SIGHUP goes to the

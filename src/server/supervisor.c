@@ -1,0 +1,500 @@
+/* The supervisor. It must outlive every fault of the others: it allocates nothing, parses nothing
+ * and has one thread.
+ */
+#include "server/supervisor.h"
+
+#include <errno.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "server/log.h"
+
+#define BACK_OFF_MAX 60.0
+#define GOOD_LIFE_SECONDS 60.0
+#define FRONT_DEATHS_MAX 5
+#define FRONT_DEATHS_SECONDS 60.0
+#define AFTER_GRACE_SECONDS 5.0
+#define ORPHAN_SECONDS 30.0 /* for a worker whose front died to end what it does */
+
+struct supervised {
+    pid_t pid;       /* 0: not running */
+    double born_at;  /* of seconds_now() */
+    double start_at; /* when not running */
+    double kill_at;  /* 0: not */
+    double back_off; /* the last pause; 0: none yet */
+    uint32_t restarts;
+    bool is_orphan; /* its front died: not its fault */
+};
+
+struct supervisor {
+    const struct supervisor_options *options;
+    pid_t own_pid;
+    sigset_t old_mask;
+    int signal_fd, control_fd; /* our end; -1: no front */
+    struct supervised front, workers[SUPERVISOR_WORKERS_MAX];
+    double front_deaths[FRONT_DEATHS_MAX]; /* a ring */
+    int front_death_count;
+    bool has_listened; /* a front did, once */
+    bool is_draining, is_over;
+    int code;
+    double drain_until;
+};
+
+static double scaled(const struct supervisor *supervisor, double seconds)
+{
+    double scale = supervisor->options->time_scale;
+
+    return scale > 0 ? seconds * scale : seconds;
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* --- Starting --- */
+
+/* In the child: dies with its parent, which may be gone by now, and hears signals again. */
+static void become_child(struct supervisor *supervisor)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != supervisor->own_pid)
+        _exit(1);
+    close_fd(&supervisor->signal_fd);
+    sigprocmask(SIG_SETMASK, &supervisor->old_mask, NULL);
+}
+
+static void note_start(struct supervised *child, pid_t pid)
+{
+    child->pid = pid;
+    child->born_at = seconds_now();
+    child->kill_at = 0;
+    child->is_orphan = false;
+}
+
+static void fail_start(struct supervisor *supervisor, struct supervised *child, const char *what)
+{
+    log_event(LOG_ERROR, "supervisor.failed", "what=%s errno=%d", what, errno);
+    child->start_at = seconds_now() + scaled(supervisor, 1);
+}
+
+static void start_front(struct supervisor *supervisor)
+{
+    const struct supervisor_options *options = supervisor->options;
+    int ends[2];
+    pid_t pid;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
+        fail_start(supervisor, &supervisor->front, "socketpair");
+        return;
+    }
+    fflush(NULL); /* or both processes write what is in the buffers */
+    pid = fork();
+    if (pid == 0) {
+        int code;
+
+        become_child(supervisor);
+        close(ends[0]);
+        code = options->front(options->context, ends[1]);
+        fflush(NULL);
+        _exit(code);
+    }
+    close(ends[1]);
+    if (pid < 0) {
+        close(ends[0]);
+        fail_start(supervisor, &supervisor->front, "fork");
+        return;
+    }
+    supervisor->control_fd = ends[0];
+    note_start(&supervisor->front, pid);
+}
+
+static bool send_arrival(struct supervisor *supervisor, const struct worker_arrived *arrived,
+                         const int fds[2])
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+    } control = {0};
+    struct worker_arrived copy = *arrived;
+    struct iovec part = {&copy, sizeof copy};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
+
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(2 * sizeof(int));
+    memcpy(CMSG_DATA(&control.header), fds, 2 * sizeof(int));
+    return sendmsg(supervisor->control_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) ==
+           (ssize_t)sizeof copy;
+}
+
+static void run_worker(struct supervisor *supervisor, uint32_t index, int channel_fd,
+                       int heartbeat_fd, struct heartbeat *heartbeat)
+{
+    const struct supervisor_options *options = supervisor->options;
+    int code;
+
+    become_child(supervisor);
+    close_fd(&supervisor->control_fd);
+    close(heartbeat_fd);
+    code = options->worker(options->context, index, channel_fd, heartbeat);
+    fflush(NULL);
+    _exit(code);
+}
+
+/* fds: the front's end of the channel and the heartbeat's memory. */
+static void fork_worker(struct supervisor *supervisor, uint32_t index, const int fds[2],
+                        int worker_fd, struct heartbeat *heartbeat)
+{
+    struct supervised *worker = &supervisor->workers[index];
+    struct worker_arrived arrived = {.index = index, .restarts = worker->restarts};
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        close(fds[0]);
+        run_worker(supervisor, index, worker_fd, fds[1], heartbeat);
+    }
+    if (pid < 0) {
+        fail_start(supervisor, worker, "fork");
+        return;
+    }
+    note_start(worker, pid);
+    arrived.pid = pid;
+    /* A front that cannot be told is about to die; the worker's channel closes then, too. */
+    if (!send_arrival(supervisor, &arrived, fds))
+        kill(pid, SIGKILL);
+}
+
+static struct heartbeat *make_heartbeat(int *fd)
+{
+    void *page;
+
+    *fd = memfd_create("heartbeat", MFD_CLOEXEC);
+    if (*fd < 0)
+        return NULL;
+    if (ftruncate(*fd, sizeof(struct heartbeat)) < 0)
+        return NULL;
+    page = mmap(NULL, sizeof(struct heartbeat), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+    return page == MAP_FAILED ? NULL : page;
+}
+
+static void start_worker(struct supervisor *supervisor, uint32_t index)
+{
+    struct supervised *worker = &supervisor->workers[index];
+    struct heartbeat *heartbeat;
+    int ends[2] = {-1, -1}, heartbeat_fd = -1;
+
+    heartbeat = make_heartbeat(&heartbeat_fd);
+    if (heartbeat && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0)
+        fork_worker(supervisor, index, (int[2]){ends[0], heartbeat_fd}, ends[1], heartbeat);
+    else
+        fail_start(supervisor, worker, "channel");
+    if (heartbeat)
+        munmap(heartbeat, sizeof *heartbeat);
+    close_fd(&heartbeat_fd);
+    close_fd(&ends[0]);
+    close_fd(&ends[1]);
+}
+
+static void start_due(struct supervisor *supervisor)
+{
+    double now = seconds_now();
+
+    if (supervisor->is_draining || supervisor->is_over)
+        return;
+    if (supervisor->front.pid == 0 && now >= supervisor->front.start_at)
+        start_front(supervisor);
+    for (int i = 0; supervisor->front.pid != 0 && i < supervisor->options->worker_count; i++) {
+        const struct supervised *worker = &supervisor->workers[i];
+
+        if (worker->pid == 0 && now >= worker->start_at)
+            start_worker(supervisor, (uint32_t)i);
+    }
+}
+
+/* --- Ending --- */
+
+static void end_with(struct supervisor *supervisor, int code)
+{
+    supervisor->is_over = true;
+    supervisor->code = code;
+}
+
+static void kill_all(struct supervisor *supervisor)
+{
+    if (supervisor->front.pid > 0)
+        kill(supervisor->front.pid, SIGKILL);
+    for (int i = 0; i < supervisor->options->worker_count; i++) {
+        if (supervisor->workers[i].pid > 0)
+            kill(supervisor->workers[i].pid, SIGKILL);
+    }
+}
+
+static bool all_are_gone(const struct supervisor *supervisor)
+{
+    if (supervisor->front.pid != 0)
+        return false;
+    for (int i = 0; i < supervisor->options->worker_count; i++) {
+        if (supervisor->workers[i].pid != 0)
+            return false;
+    }
+    return true;
+}
+
+static void wait_for_all(struct supervisor *supervisor)
+{
+    while (!all_are_gone(supervisor)) {
+        pid_t pid = waitpid(-1, NULL, 0);
+
+        if (pid < 0 && errno != EINTR)
+            return;
+        if (pid == supervisor->front.pid)
+            supervisor->front.pid = 0;
+        for (int i = 0; i < supervisor->options->worker_count; i++) {
+            if (pid == supervisor->workers[i].pid)
+                supervisor->workers[i].pid = 0;
+        }
+    }
+}
+
+/* --- Deaths --- */
+
+static bool dies_too_often(struct supervisor *supervisor, double now)
+{
+    double *oldest = &supervisor->front_deaths[supervisor->front_death_count % FRONT_DEATHS_MAX];
+    bool is_often;
+
+    is_often = supervisor->front_death_count >= FRONT_DEATHS_MAX - 1;
+    *oldest = now;
+    supervisor->front_death_count++;
+    /* The one after the latest is the fifth back. */
+    oldest = &supervisor->front_deaths[supervisor->front_death_count % FRONT_DEATHS_MAX];
+    return is_often && now - *oldest < scaled(supervisor, FRONT_DEATHS_SECONDS);
+}
+
+static int code_of(int status)
+{
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void front_died(struct supervisor *supervisor, int status)
+{
+    double now = seconds_now();
+
+    supervisor->front.pid = 0;
+    close_fd(&supervisor->control_fd);
+    if (supervisor->is_draining) {
+        supervisor->code = code_of(status);
+    } else if (!supervisor->has_listened && WIFEXITED(status)) {
+        end_with(supervisor, code_of(status)); /* it could not start, and said why */
+        return;
+    } else {
+        log_event(LOG_ERROR, "front.died", "code=%d", code_of(status));
+        if (dies_too_often(supervisor, now)) {
+            log_event(LOG_ERROR, "front.dies_too_often", "deaths=%d", FRONT_DEATHS_MAX);
+            end_with(supervisor, code_of(status) != 0 ? code_of(status) : 1);
+            return;
+        }
+        supervisor->front.start_at = now;
+    }
+    /* The workers see their channels close, and end. */
+    for (int i = 0; i < supervisor->options->worker_count; i++) {
+        struct supervised *worker = &supervisor->workers[i];
+
+        worker->is_orphan = worker->pid > 0;
+        worker->kill_at = now + scaled(supervisor, ORPHAN_SECONDS);
+    }
+}
+
+static void worker_died(struct supervisor *supervisor, struct supervised *worker, int status)
+{
+    double now = seconds_now();
+
+    worker->pid = 0;
+    worker->restarts++;
+    if (worker->is_orphan) {
+        worker->start_at = now;
+        return;
+    }
+    if (now - worker->born_at >= scaled(supervisor, GOOD_LIFE_SECONDS))
+        worker->back_off = 0;
+    worker->back_off = worker->back_off > 0 ? fmin(BACK_OFF_MAX, 2 * worker->back_off) : 1;
+    worker->start_at = now + scaled(supervisor, worker->back_off);
+    if (!supervisor->is_draining)
+        log_event(LOG_WARNING, "worker.died", "worker=%d code=%d pause=%.0f",
+                  (int)(worker - supervisor->workers), code_of(status), worker->back_off);
+}
+
+static void reap(struct supervisor *supervisor)
+{
+    int status;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == supervisor->front.pid)
+            front_died(supervisor, status);
+        for (int i = 0; i < supervisor->options->worker_count; i++) {
+            if (pid == supervisor->workers[i].pid)
+                worker_died(supervisor, &supervisor->workers[i], status);
+        }
+    }
+}
+
+/* --- Being told --- */
+
+static void drain(struct supervisor *supervisor, int signal)
+{
+    if (supervisor->is_draining) {
+        end_with(supervisor, 128 + signal);
+        return;
+    }
+    supervisor->is_draining = true;
+    supervisor->drain_until =
+        seconds_now() + supervisor->options->grace + scaled(supervisor, AFTER_GRACE_SECONDS);
+    if (supervisor->front.pid > 0)
+        kill(supervisor->front.pid, SIGTERM);
+}
+
+static void take_signals(struct supervisor *supervisor)
+{
+    struct signalfd_siginfo info;
+
+    while (read(supervisor->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo == SIGCHLD)
+            continue; /* several deaths may come as one: always reaped, see below */
+        if (info.ssi_signo != SIGHUP)
+            drain(supervisor, (int)info.ssi_signo);
+        else if (supervisor->front.pid > 0)
+            kill(supervisor->front.pid, SIGHUP);
+    }
+    reap(supervisor);
+}
+
+static void hear_front(struct supervisor *supervisor)
+{
+    struct front_says says;
+
+    while (supervisor->control_fd >= 0) {
+        ssize_t size = recv(supervisor->control_fd, &says, sizeof says, MSG_DONTWAIT);
+
+        if (size == 0) { /* it is dying: SIGCHLD comes */
+            close_fd(&supervisor->control_fd);
+            return;
+        }
+        if (size != (ssize_t)sizeof says)
+            return;
+        if (says.word == FRONT_LISTENS)
+            supervisor->has_listened = true;
+        if (says.word == FRONT_KILL_WORKER &&
+            says.index < (uint32_t)supervisor->options->worker_count &&
+            supervisor->workers[says.index].pid > 0)
+            kill(supervisor->workers[says.index].pid, SIGKILL);
+    }
+}
+
+/* --- The loop --- */
+
+static void kill_overdue(struct supervisor *supervisor, double now)
+{
+    for (int i = 0; i < supervisor->options->worker_count; i++) {
+        struct supervised *worker = &supervisor->workers[i];
+
+        if (worker->pid == 0 || worker->kill_at <= 0 || now < worker->kill_at)
+            continue;
+        worker->kill_at = 0;
+        kill(worker->pid, SIGKILL);
+    }
+    if (!supervisor->is_draining || supervisor->is_over)
+        return;
+    if (all_are_gone(supervisor))
+        end_with(supervisor, supervisor->code);
+    else if (now >= supervisor->drain_until)
+        end_with(supervisor, 1);
+}
+
+static double earlier(double a, double b)
+{
+    return b > 0 ? fmin(a, b) : a;
+}
+
+/* Milliseconds until something is due; -1: nothing is. */
+static int time_left(const struct supervisor *supervisor, double now)
+{
+    double due = INFINITY;
+
+    if (supervisor->is_draining)
+        due = supervisor->drain_until;
+    else if (supervisor->front.pid == 0)
+        due = fmin(due, supervisor->front.start_at);
+    for (int i = 0; i < supervisor->options->worker_count; i++) {
+        const struct supervised *worker = &supervisor->workers[i];
+
+        if (worker->pid != 0)
+            due = earlier(due, worker->kill_at);
+        else if (!supervisor->is_draining && supervisor->front.pid != 0)
+            due = fmin(due, worker->start_at);
+    }
+    if (isinf(due))
+        return -1;
+    return (int)fmin(60000, fmax(0, ceil(1e3 * (due - now))));
+}
+
+static bool open_signals(struct supervisor *supervisor)
+{
+    sigset_t mask;
+
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGINT);
+    sigaddset(&mask, SIGHUP);
+    sigaddset(&mask, SIGCHLD);
+    if (sigprocmask(SIG_BLOCK, &mask, &supervisor->old_mask) < 0)
+        return false;
+    supervisor->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+    return supervisor->signal_fd >= 0;
+}
+
+int supervisor_run(const struct supervisor_options *options)
+{
+    struct supervisor supervisor = {
+        .options = options, .own_pid = getpid(), .signal_fd = -1, .control_fd = -1};
+
+    if (options->worker_count > SUPERVISOR_WORKERS_MAX || !open_signals(&supervisor)) {
+        log_event(LOG_ERROR, "supervisor.failed", "what=start errno=%d", errno);
+        return 1;
+    }
+    while (!supervisor.is_over) {
+        struct pollfd polled[2];
+
+        start_due(&supervisor);
+        polled[0] = (struct pollfd){.fd = supervisor.signal_fd, .events = POLLIN};
+        polled[1] = (struct pollfd){.fd = supervisor.control_fd, .events = POLLIN};
+        poll(polled, 2, time_left(&supervisor, seconds_now()));
+        hear_front(&supervisor); /* first: its last words count */
+        take_signals(&supervisor);
+        kill_overdue(&supervisor, seconds_now());
+    }
+    kill_all(&supervisor);
+    wait_for_all(&supervisor);
+    close_fd(&supervisor.control_fd);
+    close_fd(&supervisor.signal_fd);
+    sigprocmask(SIG_SETMASK, &supervisor.old_mask, NULL);
+    return supervisor.code;
+}
