@@ -59,7 +59,7 @@ void native_get_model(struct http_exchange *exchange, void *context)
     hub_state(native->options.hub, &state);
     facts = &state.facts;
     if (!state.has_facts) {
-        http_reply_error(exchange, 503, "loading", "", 2, "the model is being loaded");
+        http_reply_error(exchange, 503, "model_loading", "", 5, "the model is being loaded");
         return;
     }
     native_reply(exchange, 200,

@@ -34,14 +34,14 @@ static void reply_file(struct native *native, struct http_exchange *exchange,
                        const struct store_picture *picture, bool is_download)
 {
     int fd = hub_open_file(native->options.hub, picture->path);
-    char name[NATIVE_FILE_NAME_BYTES];
+    char name[NATIVE_FILE_NAME_BYTES], etag[80];
 
     native_file_name(picture, name);
+    snprintf(etag, sizeof etag, "\"%s\"", picture->sha256);
     if (fd < 0)
         reply_gone(exchange);
     else
-        http_reply_file(exchange, fd, native_media_type(picture), picture->sha256,
-                        is_download ? name : NULL);
+        http_reply_file(exchange, fd, native_media_type(picture), etag, is_download ? name : NULL);
 }
 
 void native_get_picture(struct http_exchange *exchange, void *context)
@@ -73,7 +73,7 @@ void native_get_thumbnail(struct http_exchange *exchange, void *context)
         reply_file(native, exchange, &picture, false);
         return;
     }
-    snprintf(etag, sizeof etag, "%s-t", picture.sha256);
+    snprintf(etag, sizeof etag, "\"%s-t\"", picture.sha256);
     http_reply_file(exchange, fd, image_format_media_type(IMAGE_JPEG), etag, NULL);
 }
 

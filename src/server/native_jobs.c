@@ -140,7 +140,7 @@ void native_post_job(struct http_exchange *exchange, void *context)
         return;
     hub_state(native->options.hub, &state);
     if (!state.has_facts) {
-        http_reply_error(exchange, 503, "loading", "", 2, "the model is being loaded");
+        http_reply_error(exchange, 503, "model_loading", "", 5, "the model is being loaded");
         return;
     }
     if (!read_order(&order, body, &state.facts, &native->options.limits, &problem)) {

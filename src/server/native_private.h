@@ -23,7 +23,7 @@ struct native {
 
 /* --- native_request.c: reading a request; false and NULL: answered with an error already --- */
 
-/* ?name=1 or 0; absent: false. */
+/* ?name=1, true, 0 or false; absent: false. */
 MUST_CHECK bool native_flag(struct http_exchange *exchange, const char *name, bool *out);
 /* The owner whose jobs the request may see: NULL, everybody's, for an administrator's ?all=1. */
 MUST_CHECK bool native_owner(struct http_exchange *exchange, const char **owner);

@@ -8,10 +8,10 @@ bool native_flag(struct http_exchange *exchange, const char *name, bool *out)
 {
     const char *text = http_query(exchange, name);
 
-    *out = text && strcmp(text, "1") == 0;
-    if (!text || *out || strcmp(text, "0") == 0)
+    *out = text && (strcmp(text, "1") == 0 || strcmp(text, "true") == 0);
+    if (!text || *out || strcmp(text, "0") == 0 || strcmp(text, "false") == 0)
         return true;
-    native_reply_bad(exchange, name, "must be 1 or 0");
+    native_reply_bad(exchange, name, "must be 1, 0, true or false");
     return false;
 }
 

@@ -1,5 +1,6 @@
 #include "server/openapi.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,9 +40,11 @@ static void reply_file(struct http_exchange *exchange, const char *name)
 {
     for (size_t i = 0; i < docs_files_count; i++) {
         const struct embedded_file *file = &docs_files[i];
+        char etag[40];
 
         if (strcmp(file->name, name) == 0) {
-            http_reply_static(exchange, file->type, file->bytes, file->size, file->etag);
+            snprintf(etag, sizeof etag, "\"%s\"", file->etag);
+            http_reply_static(exchange, file->type, file->bytes, file->size, etag);
             return;
         }
     }
