@@ -264,7 +264,7 @@ static void lay_out(struct job_view *job, int index, int sequence)
     for (int i = 0; i < job->picture_count; i++) {
         struct store_picture *picture = &job->pictures[i];
 
-        snprintf(picture->id, sizeof picture->id, "%030x%02x", index + 0x1000, i);
+        snprintf(picture->id, sizeof picture->id, "%032x", (index + 16) * 256 + i);
         snprintf(picture->format, sizeof picture->format, "png");
         picture->index = i;
         picture->seed = (uint64_t)(100 + i);
