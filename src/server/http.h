@@ -175,8 +175,8 @@ void http_stream_end(struct http_stream *stream);
  * any more. */
 void http_on_disconnect(struct http_exchange *exchange, void (*gone)(void *context), void *context);
 
-/* For a quick handler that finds it has to wait: goes on with `handler` on a handler thread, at once
- * (the rest of the quick handler runs beside it). */
+/* For a quick handler that finds it has to wait: goes on with `handler` on a handler thread, at
+ * once (the rest of the quick handler runs beside it). */
 void http_continue_on_thread(struct http_exchange *exchange,
                              void (*handler)(struct http_exchange *exchange, void *context),
                              void *context);

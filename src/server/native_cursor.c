@@ -24,6 +24,7 @@ void native_cursor_write(char cursor[NATIVE_CURSOR_BYTES], int64_t sequence)
 bool native_cursor_read(int64_t *sequence, const char *cursor)
 {
     unsigned char raw[CURSOR_RAW_BYTES];
+    char written[NATIVE_CURSOR_BYTES];
     uint64_t value = 0;
     size_t size;
 
@@ -34,6 +35,10 @@ bool native_cursor_read(int64_t *sequence, const char *cursor)
     for (int i = 0; i < 8; i++)
         value = value << 8 | raw[1 + i];
     if (value == 0 || value > INT64_MAX)
+        return false;
+    /* libsodium takes some bytes above 127 for digits. */
+    native_cursor_write(written, (int64_t)value);
+    if (strcmp(written, cursor) != 0)
         return false;
     *sequence = (int64_t)value;
     return true;

@@ -347,10 +347,11 @@ static json_t *error_schemas(void)
 
 static json_t *security_schemes(void)
 {
-    return json_pack("{s:{s:s, s:s, s:s}, s:{s:s, s:s}, s:{s:s, s:s, s:s}}", "key", "type", "http",
-                     "scheme", "bearer", "description", "a key made by `sd35 keys`", "password",
-                     "type", "http", "scheme", "basic", "cookie", "type", "apiKey", "in", "cookie",
-                     "name", "sd35_session");
+    return json_pack("{s:{s:s, s:s, s:s}, s:{s:s, s:s}, s:{s:s, s:s, s:s, s:s}}", "key", "type",
+                     "http", "scheme", "bearer", "description", "a key made by `sd35 keys`",
+                     "password", "type", "http", "scheme", "basic", "cookie", "type", "apiKey",
+                     "in", "cookie", "name", "sd35_session", "description",
+                     "what POST /api/v1/login sets; over TLS its name is __Host-sd35");
 }
 
 json_t *openapi_document(const struct openapi *openapi)

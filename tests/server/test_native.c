@@ -58,7 +58,8 @@ static void a_cursor_reads_back_and_nothing_else_is_one(void **state)
                                         "zzzzzzzzzzzz",
                                         "1",
                                         "../../etc",
-                                        "agAAAAAAAAABagAAAAAAAAAB"};
+                                        "agAAAAAAAAABagAAAAAAAAAB",
+                                        "agAAAAAA\301AAB"};
     char cursor[NATIVE_CURSOR_BYTES];
     int64_t sequence;
 
