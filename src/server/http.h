@@ -172,8 +172,16 @@ struct http_stream *http_start_stream(struct http_exchange *exchange, const char
 /* Never waits. False when the client reads too slowly (STREAM_BYTES_MAX): it is dropped. */
 bool http_stream_write(struct http_stream *stream, const void *bytes, size_t size);
 void http_stream_end(struct http_stream *stream);
-/* Whether the client of an exchange that is not answered yet is still there, as far as is known. */
+/* Whether the client of an exchange that is not answered yet is still there, as far as is known.
+ * The exchange is to be answered all the same; once the answer's call returned, `gone` does not run
+ * any more. */
 void http_on_disconnect(struct http_exchange *exchange, void (*gone)(void *context), void *context);
+
+/* For a quick handler that finds it has to wait: goes on with `handler` on a handler thread, at
+ * once (the rest of the quick handler runs beside it). */
+void http_continue_on_thread(struct http_exchange *exchange,
+                             void (*handler)(struct http_exchange *exchange, void *context),
+                             void *context);
 
 /* For a gate that decides later: goes on to the handler. */
 void http_pass(struct http_exchange *exchange);

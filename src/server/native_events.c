@@ -1,0 +1,211 @@
+/* Server-sent events: the hub's, as text, to one client each.
+ *
+ * Three threads meet here: the hub's tells, a connection's closes, a handler's sets up. The stream
+ * is used under the lock only, so that none writes to it once it is closed; the subscription is
+ * ended by the chores' thread.
+ */
+#include <pthread.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/native_private.h"
+
+struct event_stream {
+    struct chore chore; /* first: chore.run gets it */
+    struct native *native;
+    struct hub_subscription *subscription; /* of the handler, then of the chores' thread */
+    pthread_mutex_t lock;                  /* recursive: a write may close the stream itself */
+    struct http_stream *stream;            /* under lock; NULL: closed */
+    bool is_set_up, is_closed;             /* under lock */
+};
+
+static void free_stream(struct event_stream *events)
+{
+    pthread_mutex_destroy(&events->lock);
+    free(events);
+}
+
+static void end_stream(struct chore *chore)
+{
+    struct event_stream *events = (struct event_stream *)chore;
+
+    if (events->subscription)
+        hub_unsubscribe(events->native->options.hub, events->subscription);
+    free_stream(events);
+}
+
+static void write_text(struct event_stream *events, const char *text)
+{
+    pthread_mutex_lock(&events->lock);
+    /* A stream that is full is dropped by the server, which then calls be_closed. */
+    if (events->stream)
+        (void)http_stream_write(events->stream, text, strlen(text));
+    pthread_mutex_unlock(&events->lock);
+}
+
+/* `id` NULL: none. Takes `data`; what memory is too short for is left out, and its number with it:
+ * a client that comes back for it gets it again. */
+static void write_event(struct event_stream *events, const char *id, const char *name, json_t *data)
+{
+    char *json = data ? json_dumps(data, JSON_COMPACT) : NULL;
+    char *text = NULL;
+
+    if (json && asprintf(&text, "%s%s%sevent: %s\ndata: %s\n\n", id ? "id: " : "", id ? id : "",
+                         id ? "\n" : "", name, json) > 0)
+        write_text(events, text);
+    else
+        text = NULL;
+    free(text);
+    free(json);
+    json_decref(data);
+}
+
+/* {"job": .., "image": 0, "jpeg": "<base64>"} */
+static json_t *preview_json(const struct hub_event *event)
+{
+    size_t size = sodium_base64_encoded_len(event->size, sodium_base64_VARIANT_ORIGINAL);
+    char *text = malloc(size);
+    json_t *value;
+
+    if (!text)
+        return NULL;
+    sodium_bin2base64(text, size, event->bytes, event->size, sodium_base64_VARIANT_ORIGINAL);
+    value = json_pack("{s:s, s:i, s:s}", "job", event->job ? event->job->id : "", "image",
+                      (int)event->image, "jpeg", text);
+    free(text);
+    return value;
+}
+
+/* A job without its parameters, which do not change; of a picture, with the picture's index. */
+static json_t *event_json(const struct hub_event *event)
+{
+    json_t *value;
+
+    if (event->type == EVENT_JOB_PREVIEW)
+        return preview_json(event);
+    value = event->job ? native_job_json(event->job, false) : json_object();
+    if (event->type == EVENT_PICTURE && value)
+        json_object_set_new(value, "image", json_integer(event->image));
+    return value;
+}
+
+static void be_told(void *context, const struct hub_event *event)
+{
+    struct event_stream *events = context;
+    char id[NATIVE_EVENT_ID_BYTES];
+    bool has_id = event->number != 0 || event->type == EVENT_GAP;
+
+    native_event_id_write(id, events->native->boot, event->number);
+    write_event(events, has_id ? id : NULL,
+                event->type == EVENT_GAP ? "gap" : hub_event_name(event->type), event_json(event));
+}
+
+static void be_closed(void *context)
+{
+    struct event_stream *events = context;
+    bool is_set_up;
+
+    pthread_mutex_lock(&events->lock);
+    events->stream = NULL;
+    events->is_closed = true;
+    is_set_up = events->is_set_up;
+    pthread_mutex_unlock(&events->lock);
+    if (is_set_up)
+        chores_add(events->native->chores, &events->chore, 0);
+}
+
+static void finish_set_up(struct event_stream *events)
+{
+    bool is_closed;
+
+    pthread_mutex_lock(&events->lock);
+    events->is_set_up = true;
+    is_closed = events->is_closed;
+    pthread_mutex_unlock(&events->lock);
+    if (is_closed)
+        chores_add(events->native->chores, &events->chore, 0);
+}
+
+static struct event_stream *create_stream(struct native *native)
+{
+    struct event_stream *events = calloc(1, sizeof *events);
+    pthread_mutexattr_t attributes;
+
+    if (!events)
+        return NULL;
+    events->chore.run = end_stream;
+    events->native = native;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&events->lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    return events;
+}
+
+/* The handle may be dead before we have seen it. False: there is no stream. */
+static bool open_stream(struct event_stream *events, struct http_exchange *exchange)
+{
+    struct http_stream *stream;
+
+    pthread_mutex_lock(&events->lock);
+    stream = http_start_stream(exchange, "text/event-stream", be_closed, events);
+    if (!events->is_closed)
+        events->stream = stream;
+    pthread_mutex_unlock(&events->lock);
+    return stream != NULL;
+}
+
+/* The client's first word decides: nothing (it starts anew), a number that is still ours (what came
+ * since is sent), or one that says nothing any more (it has to load all again). */
+static void subscribe(struct event_stream *events, struct hub_interest *interest,
+                      const char *last_id)
+{
+    const char *boot = events->native->boot;
+    bool is_resumed = last_id && native_event_id_read(&interest->after, boot, last_id);
+    char id[NATIVE_EVENT_ID_BYTES];
+    struct error err;
+
+    write_text(events, "retry: 2000\n\n");
+    if (!hub_subscribe(events->native->options.hub, &events->subscription, interest, be_told,
+                       events, &err)) {
+        pthread_mutex_lock(&events->lock);
+        if (events->stream)
+            http_stream_end(events->stream);
+        pthread_mutex_unlock(&events->lock);
+        return;
+    }
+    /* After the subscription, so that what is loaded upon it misses nothing. */
+    native_event_id_write(id, boot, 0);
+    if (!is_resumed)
+        write_event(events, id, last_id ? "gap" : "ready", json_object());
+}
+
+void native_get_events(struct http_exchange *exchange, void *context)
+{
+    const char *last_id = http_header(exchange, "Last-Event-ID");
+    struct hub_interest interest = {.job = http_query(exchange, "job")};
+    struct event_stream *events;
+
+    if (!native_flag(exchange, "previews", &interest.wants_previews) ||
+        !native_owner(exchange, &interest.owner))
+        return;
+    if (interest.job && !native_is_id(interest.job)) {
+        native_reply_bad(exchange, "job", "must be a job's id: 32 hexadecimal digits");
+        return;
+    }
+    events = create_stream(context);
+    if (!events) {
+        native_reply(exchange, 503, NULL);
+        return;
+    }
+    if (!last_id)
+        last_id = http_query(exchange, "last_event_id");
+    if (!open_stream(events, exchange)) {
+        free_stream(events);
+        return;
+    }
+    subscribe(events, &interest, last_id);
+    finish_set_up(events);
+}

@@ -1,0 +1,296 @@
+#!/usr/bin/env python3
+"""The native API over a socket: a running server, its demo model, and a key with all scopes.
+
+usage: black_box_native.py URL [KEY]
+
+Needs Python's standard library only. Prints each check; exit status 1 when one failed. Makes a few
+jobs of 64 x 64 pixels and deletes what it made.
+"""
+import io
+import json
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+
+SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": 7}
+SLOW = {**SMALL, "steps": 500, "width": 256, "height": 256}
+STEP_LIMIT_SECONDS = 120
+
+failures = 0
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def code(self):
+        return self.json.get("error", {}).get("code")
+
+    @property
+    def field(self):
+        return self.json.get("error", {}).get("field")
+
+
+class Client:
+    def __init__(self, url, key):
+        self.url, self.key = url.rstrip("/"), key
+
+    def open(self, method, path, body=None, headers=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data, method=method)
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        if self.key:
+            request.add_header("Authorization", f"Bearer {self.key}")
+        for name, value in (headers or {}).items():
+            request.add_header(name, value)
+        return urllib.request.urlopen(request, timeout=STEP_LIMIT_SECONDS)
+
+    def ask(self, method, path, body=None, headers=None):
+        try:
+            with self.open(method, path, body, headers) as reply:
+                return Answer(reply.status, reply.headers, reply.read())
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, error.headers, error.read())
+
+    def get(self, path, **headers):
+        return self.ask("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    def post(self, path, body, headers=None):
+        return self.ask("POST", path, body, headers)
+
+    def finish(self, job_id):
+        for _ in range(STEP_LIMIT_SECONDS // 5):
+            job = self.get(f"/api/v1/jobs/{job_id}?wait=5").json
+            if job["state"] in ("done", "failed", "cancelled"):
+                return job
+        raise AssertionError(f"job {job_id} does not end")
+
+
+def expect(what, is_so, seen=None):
+    global failures
+    print(("ok      " if is_so else "FAILED  ") + what + ("" if is_so or seen is None else f": {seen}"))
+    failures += not is_so
+
+
+class Events(threading.Thread):
+    """Reads a stream of events until `last` came, or it is closed."""
+
+    def __init__(self, client, query="", headers=None, last=lambda event: False):
+        super().__init__(daemon=True)
+        self.events, self.last = [], last
+        self.reply = client.open("GET", "/api/v1/events" + query, headers=headers)
+        self.start()
+
+    def run(self):
+        event = {}
+        for line in self.reply:
+            line = line.decode().rstrip("\n")
+            if line and not line.startswith(":"):
+                name, _, value = line.partition(": ")
+                event[name] = value
+            elif not line and event:
+                self.events.append(event)
+                if self.last(event):
+                    return
+                event = {}
+
+    def wait(self):
+        self.join(STEP_LIMIT_SECONDS)
+        return not self.is_alive()
+
+
+def check_bad_fields(client):
+    wrong = [
+        ("width", [0, -1, 63, 65, 2**31, "1024", 64.5, None, [], {}, True, 1e30]),
+        ("height", [0, -16, 70000, "a", None]),
+        ("steps", [0, -1, 10**6, "2", 1.5, None]),
+        ("count", [0, 17, -1, "1", None]),
+        ("guidance_scale", [-1, 1000, "4", None, []]),
+        ("seed", [-2, 2**63, "7", 1.5]),
+        ("format", ["gif", 1, None]),
+        ("prompt", [1, None, [], {}]),
+        ("timeout", [0, -1, 10**9, "5", None]),
+        ("dry_run", [1, "true", None]),
+        ("init_image", ["!", 1, "aGVsbG8="]),
+        ("image_url", ["http://169.254.169.254/", "file:///etc/passwd"]),
+    ]
+    for field, values in wrong:
+        for value in values:
+            answer = client.post("/api/v1/jobs", {**SMALL, field: value})
+            expect(f"{field}={value!r} is refused by name",
+                   answer.status in (400, 422) and answer.field == field, answer.body[:200])
+    expect("no prompt is refused", client.post("/api/v1/jobs", {}).field == "prompt")
+    for path in ("?wait=61", "?wait=-1", "?wait=x", "?wait=1.5"):
+        answer = client.post("/api/v1/jobs" + path, SMALL)
+        expect(f"{path} is refused", answer.status == 422 and answer.field == "wait", answer.body)
+
+
+def check_jobs(client):
+    dry = client.post("/api/v1/jobs", {**SMALL, "dry_run": True})
+    expect("dry_run tells memory and time", dry.status == 200 and
+           set(dry.json) == {"fits", "memory_bytes", "memory_free_bytes", "seconds", "reason"}, dry.body)
+    made = client.post("/api/v1/jobs", {**SMALL, "count": 2, "prompt": "zebra crossing"})
+    expect("a job is accepted", made.status == 202, made.body)
+    expect("and located", made.headers["Location"] == f"/api/v1/jobs/{made.json['id']}")
+    done = client.finish(made.json["id"])
+    expect("it is done with two pictures", done["state"] == "done" and len(done["images"]) == 2, done)
+    expect("of seeds that follow each other", [image["seed"] for image in done["images"]] == [7, 8])
+    waited = client.post("/api/v1/jobs?wait=60", SMALL)
+    expect("a wait ends with the job", waited.status == 200 and waited.json["state"] == "done", waited.body)
+    expect("an unknown job is not found", client.get("/api/v1/jobs/" + "0" * 32).status == 404)
+    expect("what is no id is not found", client.get("/api/v1/jobs/..%2f..%2fetc").status in (400, 404))
+    return done, waited.json
+
+
+def check_idempotency(client):
+    key = {"Idempotency-Key": f"black box {time.time()}"}
+    first, again = (client.post("/api/v1/jobs", SMALL, key) for _ in range(2))
+    expect("a key's second request gets the first one's job",
+           first.status == 202 and again.status == 200 and first.json["id"] == again.json["id"], again.body)
+    other = client.post("/api/v1/jobs", {**SMALL, "seed": 8}, key)
+    expect("another body with it is a conflict", other.status == 409, other.body)
+    client.finish(first.json["id"])
+    return first.json["id"]
+
+
+def check_cancel(client):
+    job = client.post("/api/v1/jobs", SLOW).json
+    cancelled = client.ask("DELETE", f"/api/v1/jobs/{job['id']}")
+    expect("a job is cancelled", cancelled.status == 200, cancelled.body)
+    expect("and stays so", client.finish(job["id"])["state"] == "cancelled")
+    several = [client.post("/api/v1/jobs", SLOW).json["id"] for _ in range(3)]
+    expect("all=1 has to be said", client.ask("DELETE", "/api/v1/jobs").status == 422)
+    expect("all are cancelled", client.ask("DELETE", "/api/v1/jobs?all=1").json["cancelled"] >= 3)
+    states = {client.finish(one)["state"] for one in several}
+    expect("each of them", states == {"cancelled"}, states)
+    return [job["id"], *several]
+
+
+def check_events(client):
+    def is_end(event):
+        return event.get("event") == "job.done"
+
+    stream = Events(client, last=is_end)
+    job = client.post("/api/v1/jobs", SMALL).json
+    expect("a stream tells of the end", stream.wait(), stream.events[-3:])
+    names = [event.get("event") for event in stream.events]
+    expect("and of the beginning", "job.queued" in names and "job.started" in names, names)
+    expect("each event has a number", all("id" in e for e in stream.events if "event" in e), stream.events[:3])
+    start = next(e["id"] for e in stream.events if e.get("event") == "job.queued")
+    again = Events(client, headers={"Last-Event-ID": start}, last=is_end)
+    expect("what was missed comes again", again.wait() and
+           [e.get("id") for e in again.events if "event" in e] ==
+           [e["id"] for e in stream.events if "event" in e][names.index("job.queued") + 1 - len(names):],
+           (again.events, stream.events))
+    foreign = Events(client, "?last_event_id=0123456789abcdef-5", last=lambda e: e.get("event") == "gap")
+    expect("a number of another start gives a gap", foreign.wait())
+    return job["id"]
+
+
+def check_history(client, done):
+    ids, cursor = [], None
+    for _ in range(1000):
+        page = client.get("/api/v1/jobs?limit=2" + (f"&cursor={cursor}" if cursor else "")).json
+        ids += [job["id"] for job in page["jobs"]]
+        cursor = page["next_cursor"]
+        if not cursor:
+            break
+    expect("pages hold each job once", len(ids) == len(set(ids)) and done["id"] in ids)
+    found = client.get("/api/v1/jobs?search=zebra").json["jobs"]
+    expect("words of the prompt are found", done["id"] in [job["id"] for job in found])
+    expect("others are not", client.get("/api/v1/jobs?search=xyzzyplugh").json["jobs"] == [])
+    expect("a state is chosen", {job["state"] for job in client.get("/api/v1/jobs?state=done").json["jobs"]} == {"done"})
+    expect("a wrong cursor is refused", client.get("/api/v1/jobs?cursor=agAAAA").status == 422)
+    pictures = client.get("/api/v1/images?limit=100").json["images"]
+    expect("pictures are listed", {image["id"] for image in done["images"]} <= {image["id"] for image in pictures})
+
+
+def check_pictures(client, done):
+    image = done["images"][0]
+    path = f"/api/v1/images/{image['id']}"
+    file = client.get(path)
+    expect("a picture's file is a PNG", file.body[:8] == b"\x89PNG\r\n\x1a\n" and len(file.body) == image["bytes"])
+    expect("with an ETag that is quoted", (file.headers["ETag"] or "").startswith('"'), file.headers["ETag"])
+    expect("and need not be sent twice", client.get(path, If_None_Match=file.headers["ETag"]).status == 304)
+    expect("it has a name for saving", image["id"] in (client.get(path + "?download=1").headers["Content-Disposition"] or ""))
+    expect("a thumbnail is a JPEG", client.get(path + "/thumbnail").body[:2] == b"\xff\xd8")
+    metadata = client.get(path + "/metadata").json
+    expect("its parameters are known", metadata["parameters"]["prompt"] == "zebra crossing", metadata)
+    star = client.post(path + "/star", {"starred": True})
+    expect("a star is set", star.status == 200 and star.json["starred"] is True, star.body)
+    starred = client.get("/api/v1/images?starred=1").json["images"]
+    expect("and chosen by", image["id"] in [one["id"] for one in starred])
+    client.post(path + "/star", {"starred": False})
+    expect("a star is true or false", client.post(path + "/star", {"starred": 1}).status == 422)
+
+    ids = [one["id"] for one in done["images"]]
+    archive = client.post("/api/v1/images/zip", {"ids": ids})
+    with zipfile.ZipFile(io.BytesIO(archive.body)) as files:
+        expect("an archive is whole", files.testzip() is None)
+        expect("and has what was asked for", len(files.namelist()) == 2 and files.read(files.namelist()[0]) == file.body)
+    expect("of unknown pictures there is none", client.post("/api/v1/images/zip", {"ids": ["0" * 32]}).status == 404)
+
+
+def check_deleting(client, done, single, others):
+    image = done["images"][0]["id"]
+    alone = client.ask("DELETE", f"/api/v1/images/{image}")
+    expect("one picture of two stays", alone.status == 409 and alone.code == "has_siblings", alone.body)
+    both = client.post("/api/v1/images/delete", {"ids": [one["id"] for one in done["images"]]})
+    expect("both go together", len(both.json["deleted"]) == 2 and both.json["kept"] == [], both.body)
+    expect("with their job", client.get(f"/api/v1/jobs/{done['id']}").status == 404)
+    expect("and their file", client.get(f"/api/v1/images/{image}").status == 404)
+    only = client.ask("DELETE", f"/api/v1/images/{single['images'][0]['id']}")
+    expect("the only picture of a job goes", only.status == 200, only.body)
+    for job in others:
+        gone = client.ask("DELETE", f"/api/v1/jobs/{job}/record")
+        expect("a job's record is deleted", gone.status == 200, gone.body)
+
+
+def check_facts(client):
+    model = client.get("/api/v1/model").json
+    expect("the model is told", model["model"] and model["samplers"] and model["limits"]["side_max"] >= 64, model)
+    expect("the device", client.get("/api/v1/device").json["is_ready"] is True)
+    expect("the queue", client.get("/api/v1/queue").json["is_accepting"] is True)
+    document = client.get("/openapi.json").json
+    expect("the document", document["openapi"] == "3.1.0" and "/api/v1/jobs" in document["paths"])
+    page = client.get("/docs")
+    expect("and its page", page.status == 200 and b"/docs/docs.js" in page.body)
+    expect("whose files are there", all(client.get(f"/docs/{name}").status == 200 for name in ("docs.js", "docs.css")))
+    expect("a link without a signature is refused", client.get(f"/files/{'0' * 32}").status == 403)
+
+
+def check_gate(client):
+    if not client.key:
+        return
+    stranger = Client(client.url, None)
+    for path in ("jobs", "images", "events", "model", "device", "queue"):
+        expect(f"/api/v1/{path} needs a key", stranger.get(f"/api/v1/{path}").status == 401)
+
+
+def main():
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    client = Client(sys.argv[1], sys.argv[2] if len(sys.argv) == 3 else None)
+    check_facts(client)
+    check_gate(client)
+    check_bad_fields(client)
+    done, single = check_jobs(client)
+    others = [check_idempotency(client), *check_cancel(client), check_events(client)]
+    check_history(client, done)
+    check_pictures(client, done)
+    check_deleting(client, done, single, others)
+    print(f"{failures} failed" if failures else "all is well")
+    sys.exit(1 if failures else 0)
+
+
+main()
