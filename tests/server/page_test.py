@@ -366,6 +366,69 @@ def test_names(start):
     test.close()
 
 
+def test_texts(start):
+    """Both languages have the same texts, with the same {values} in them."""
+    test = start()
+    page = test.open()
+    wrong = page.evaluate(
+        """async () => {
+            const { english } = await import("/static/js/text_en.js");
+            const { chinese } = await import("/static/js/text_zh.js");
+            const values = (text) => [...text.matchAll(/\\{\\w+\\}/g)].map(String).sort().join();
+            const keys = new Set([...Object.keys(english), ...Object.keys(chinese)]);
+            return [...keys].filter((key) => !key.includes("|"))
+                .filter((key) => !english[key] || !chinese[key] || values(english[key]) !== values(chinese[key]));
+        }"""
+    )
+    assert not wrong, wrong
+    test.close()
+
+
+def test_damaged_pictures(start):
+    """A PNG that is cut anywhere, or lies about a length, gives no parameters and no exception."""
+    test = start()
+    page = test.open()
+    infotext = "a map\nSteps: 9, Sampler: Euler, CFG scale: 3.5, Seed: 9223372036854775807, Size: 64x64"
+    found = page.evaluate(
+        """async (text) => {
+            const { readInfotext, parseInfotext } = await import("/static/js/infotext.js");
+            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            for (let size = 0; size < bytes.length - 100; size++)
+                await readInfotext(new Blob([bytes.slice(0, size)]));
+            for (let at = 8; at < 60; at++) {
+                const changed = bytes.slice();
+                changed[at] = 0xff;
+                await readInfotext(new Blob([changed]));
+            }
+            return parseInfotext(await readInfotext(new Blob([bytes])));
+        }""",
+        base64.b64encode(png(16, 16, [("parameters", infotext)]) + bytes(100)).decode(),
+    )
+    assert found["seed"] == "9223372036854775807" and found["prompt"] == "a map", found
+    test.close()
+
+
+def test_server_away(start):
+    """A server that cannot be reached is told of; what happened meanwhile is shown afterwards."""
+    test = start()
+    page = test.open()
+    page.route("**/api/v1/events*", lambda route: route.abort())
+    page.route("**/health/ready", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#banner")).to_be_visible()
+    expect(page.locator("#banner-text")).not_to_be_empty()
+    test.shot("away")
+    fill(page, "drawn while nobody looked", test.options.steps)
+    with page.expect_response(lambda r: r.url.endswith("/api/v1/jobs") and r.request.method == "POST") as answer:
+        page.click("#generate")
+    job = answer.value.json()["id"]
+    page.unroute("**/api/v1/events*")
+    page.unroute("**/health/ready")
+    expect(page.locator("#banner")).to_be_hidden(timeout=DRAWN_MS)
+    expect(page.locator(f".card.done[data-job='{job}']")).to_be_visible(timeout=DRAWN_MS)
+    test.close()
+
+
 def test_phone(start):
     """One column without sideways scrolling; Generate is always in reach."""
     test = start(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)

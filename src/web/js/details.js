@@ -10,16 +10,6 @@ import { setSourceFromHistory } from "./source_picture.js";
 /** Id of the picture that is shown; null: none. */
 let current = null;
 
-function find(imageId) {
-    for (const job of jobs.all()) {
-        const image = job.images.find((candidate) => candidate.id === imageId);
-
-        if (image)
-            return { job, image };
-    }
-    return null;
-}
-
 // --- Actions ---
 
 function close() {
@@ -34,23 +24,28 @@ function use({ job, image }) {
 async function startFrom({ job, image }) {
     close();
     await setSourceFromHistory(image);
-    useParameters({ width: image.width, height: image.height, prompt: promptOf(job), negative_prompt: job.parameters.negative_prompt ?? "" });
+    useParameters({
+        width: image.width,
+        height: image.height,
+        prompt: promptOf(job),
+        negative_prompt: job.parameters.negative_prompt ?? "",
+    });
 }
 
 async function star({ image }) {
     await toggleStar(image.id);
     if (current === image.id)
-        showStar(image);
+        showStar(jobs.findImage(image.id).image);
 }
 
 async function remove({ image }) {
     const { previous, next } = pictureAt(image.id);
-    const { job } = find(image.id);
+    const { job } = jobs.findImage(image.id);
 
     if (!(await deletePicture(image.id)))
         return;
     const neighbour = [next, previous].find((id) => id && !job.images.some((other) => other.id === id));
-    if (neighbour && find(neighbour))
+    if (neighbour && jobs.findImage(neighbour))
         show(neighbour);
     else
         close();
@@ -90,6 +85,8 @@ function facts({ job, image }) {
     ].filter(([, value]) => value !== undefined && value !== "");
 }
 
+const makeFact = ([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)));
+
 function makeAll(imageId) {
     const text = make("pre", { tabIndex: 0 });
 
@@ -113,7 +110,12 @@ function makeAll(imageId) {
 
 function makeActions(found) {
     const starButton = makeButton("star", t("star"), () => star(found), { text: true, className: "wide details-star" });
-    const download = make("a", { className: "wide button", href: downloadUrl(found.image.id), download: "" }, makeIcon("download"), make("span", {}, t("details.download")));
+    const download = make(
+        "a",
+        { className: "wide button", href: downloadUrl(found.image.id), download: "" },
+        makeIcon("download"),
+        make("span", {}, t("details.download")),
+    );
 
     return make(
         "div",
@@ -136,7 +138,7 @@ function makeSide(found) {
         make("h3", {}, t("prompt"), navigator.clipboard ? makeButton("copy", t("details.copy"), () => copyPrompt(found)) : null),
         make("p", { className: "prose details-prompt" }, promptOf(job)),
         ...(negative ? [make("h3", {}, t("negative")), make("p", { className: "prose details-negative" }, negative)] : []),
-        make("dl", { className: "facts" }, ...facts(found).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value))))),
+        make("dl", { className: "facts" }, ...facts(found).map(makeFact)),
         makeActions(found),
         makeAll(image.id),
     );
@@ -155,15 +157,30 @@ function makeStage({ job, image }) {
         "div",
         { className: "details-stage" },
         arrow("previous", "details.previous", previous),
-        make("a", { className: "details-picture", href: imageUrl(image.id), target: "_blank", rel: "noopener", title: t("details.open") },
-            make("img", { src: imageUrl(image.id), alt: promptOf(job), width: image.width, height: image.height, style: { "--ratio": image.width / image.height } })),
+        make(
+            "a",
+            {
+                className: "details-picture",
+                href: imageUrl(image.id),
+                target: "_blank",
+                rel: "noopener",
+                title: t("details.open"),
+            },
+            make("img", {
+                src: imageUrl(image.id),
+                alt: promptOf(job),
+                width: image.width,
+                height: image.height,
+                style: { "--ratio": image.width / image.height },
+            }),
+        ),
         arrow("next", "details.next", next),
         index < 0 ? null : make("p", { className: "details-place" }, t("details.picture", { index: index + 1, count })),
     );
 }
 
 function show(imageId) {
-    const found = find(imageId);
+    const found = jobs.findImage(imageId);
     const dialog = byId("details");
     const focused = document.activeElement?.className;
 
@@ -186,7 +203,7 @@ export function openDetails(imageId) {
 }
 
 function press(event) {
-    const found = current && find(current);
+    const found = current && jobs.findImage(current);
     const { previous, next } = pictureAt(current);
     const keys = {
         ArrowLeft: () => go(previous),

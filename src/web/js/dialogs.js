@@ -13,13 +13,42 @@ export function confirmDelete(text) {
     dialog.returnValue = "";
     dialog.showModal();
     byId("confirm-no").focus();
-    return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+    return new Promise((resolve) => {
+        dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    });
 }
 
 const groups = () => [
-    ["help.anywhere", [[submitKeys, "help.generate"], ["P", "help.prompt"], ["/", "help.search"], ["Shift X", "help.cancel"], ["?", "help.help"]]],
-    ["help.grid", [["← → ↑ ↓", "help.move"], ["↵", "help.enter"], [".", "star"]]],
-    ["help.picture", [["← →", "help.neighbours"], ["U", "details.use"], ["I", "details.source"], ["D", "details.download"], [".", "star"], ["Del", "delete"], ["Esc", "help.close"]]],
+    [
+        "help.anywhere",
+        [
+            [submitKeys, "help.generate"],
+            ["P", "help.prompt"],
+            ["/", "help.search"],
+            ["Shift X", "help.cancel"],
+            ["?", "help.help"],
+        ],
+    ],
+    [
+        "help.grid",
+        [
+            ["← → ↑ ↓", "help.move"],
+            ["↵", "help.enter"],
+            [".", "star"],
+        ],
+    ],
+    [
+        "help.picture",
+        [
+            ["← →", "help.neighbours"],
+            ["U", "details.use"],
+            ["I", "details.source"],
+            ["D", "details.download"],
+            [".", "star"],
+            ["Del", "delete"],
+            ["Esc", "help.close"],
+        ],
+    ],
 ];
 
 export function showHelp() {

@@ -63,17 +63,12 @@ export function announce(text) {
     byId("live").textContent = text;
 }
 
-/** A short note at the edge; `action` is {label, run}. */
-export function toast(text, action) {
+/** A short note at the edge. */
+export function toast(text) {
     const note = make("div", { className: "toast" }, make("p", {}, text));
-    const close = () => note.remove();
 
-    if (action)
-        note.append(
-            make("button", { type: "button", className: "small", on: { click: () => { close(); action.run(); } } }, action.label),
-        );
     byId("toasts").append(note);
-    setTimeout(close, action ? 10000 : 5000);
+    setTimeout(() => note.remove(), 5000);
 }
 
 export function isTyping(target) {

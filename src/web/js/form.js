@@ -13,7 +13,16 @@ const GRAIN = 16;
 const SHAPES = [["square", 1, 1], ["landscape", 3, 2], ["portrait", 2, 3], ["wide", 16, 9], ["tall", 9, 16]];
 
 const limits = { side: 2048, steps: 150, count: 16 };
-const defaults = { width: 1024, height: 1024, steps: 28, guidance_scale: 4.5, count: 1, format: "png", strength: 0.6, seed_mode: "random" };
+const defaults = {
+    width: 1024,
+    height: 1024,
+    steps: 28,
+    guidance_scale: 4.5,
+    count: 1,
+    format: "png",
+    strength: 0.6,
+    seed_mode: "random",
+};
 
 let isTouched = false;
 
@@ -121,7 +130,9 @@ export function fillForm(parameters) {
 
 /** Takes what a job was asked for, the seed of one of its pictures, and goes to the prompt. */
 export function useParameters(parameters, seed) {
-    fillForm({ ...parameters, seed: seed ?? parameters.seed, count: seed === undefined ? parameters.count : 1, seed_mode: undefined });
+    const count = seed === undefined ? parameters.count : 1;
+
+    fillForm({ ...parameters, seed: seed ?? parameters.seed, count, seed_mode: undefined });
     byId("prompt").focus();
     announce(t("used"));
 }

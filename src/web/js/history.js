@@ -26,18 +26,29 @@ function showStar(tile) {
     tile.star.setAttribute("aria-label", t(tile.image.starred ? "unstar" : "star"));
 }
 
-export async function toggleStar(imageId) {
-    const tile = tiles.find((candidate) => candidate.image.id === imageId);
+const tileOf = (imageId) => tiles.find((tile) => tile.image.id === imageId);
 
-    if (!tile)
-        return;
-    tile.image.starred = !tile.image.starred;
-    showStar(tile);
-    try {
-        await starImage(imageId, tile.image.starred);
-    } catch (error) {
-        tile.image.starred = !tile.image.starred;
+function setStar(imageId, starred) {
+    const tile = tileOf(imageId);
+    const found = jobs.findImage(imageId);
+
+    if (found)
+        found.image.starred = starred;
+    if (tile) {
+        tile.image.starred = starred;
         showStar(tile);
+    }
+}
+
+/** Shown at once, and taken back when the server refuses. */
+export async function toggleStar(imageId) {
+    const starred = !jobs.findImage(imageId)?.image.starred;
+
+    setStar(imageId, starred);
+    try {
+        await starImage(imageId, starred);
+    } catch (error) {
+        setStar(imageId, !starred);
         toast(problem(error));
     }
 }
@@ -70,11 +81,32 @@ function makeTile(job, image) {
     tile.open = make(
         "button",
         { type: "button", className: "tile-open", on: { click: () => activate(tile) } },
-        make("img", { src: thumbnailUrl(image.id), alt: "", loading: "lazy", decoding: "async", width: image.width, height: image.height }),
+        make("img", {
+            src: thumbnailUrl(image.id),
+            alt: "",
+            loading: "lazy",
+            decoding: "async",
+            width: image.width,
+            height: image.height,
+        }),
         make("span", { className: "tile-mark" }, makeIcon("check")),
     );
-    tile.star = make("button", { type: "button", className: "tile-star", on: { click: () => toggleStar(image.id) } }, makeIcon("star"));
-    tile.root = make("li", { className: "tile", "data-image": image.id, "data-job": job.id, style: { "--ratio": image.width / image.height } }, tile.open, tile.star);
+    tile.star = make(
+        "button",
+        { type: "button", className: "tile-star", on: { click: () => toggleStar(image.id) } },
+        makeIcon("star"),
+    );
+    tile.root = make(
+        "li",
+        {
+            className: "tile",
+            "data-image": image.id,
+            "data-job": job.id,
+            style: { "--ratio": image.width / image.height },
+        },
+        tile.open,
+        tile.star,
+    );
     nameTile(tile);
     return tile;
 }
@@ -102,6 +134,7 @@ const hasTiles = (job) => tiles.some((tile) => tile.job === job.id);
 
 async function loadPage() {
     const mine = round;
+    let failed = false;
 
     if (isLoading)
         return;
@@ -121,9 +154,10 @@ async function loadPage() {
             byId("grid").append(...fresh.map((tile) => tile.root));
         }
     } catch (error) {
+        isFilling = false;
         if (mine === round && error.status !== 401)
             toast(problem(error));
-        cursor = null;
+        failed = true;
     } finally {
         if (mine === round) {
             isLoading = false;
@@ -131,7 +165,7 @@ async function loadPage() {
         }
     }
     // A page may hold few pictures, and the end of the list still be in sight.
-    if (mine === round && cursor !== null && byId("more").getBoundingClientRect().top < 2 * innerHeight)
+    if (mine === round && !failed && cursor !== null && byId("more").getBoundingClientRect().top < 2 * innerHeight)
         await loadPage();
 }
 
@@ -195,13 +229,13 @@ async function deleteJobs(ids) {
 
 /** Asks, and deletes the request that made a picture; true: it is gone. */
 export async function deletePicture(imageId) {
-    const tile = tiles.find((candidate) => candidate.image.id === imageId);
-    const others = tiles.filter((candidate) => candidate.job === tile?.job).length - 1;
+    const { job } = jobs.findImage(imageId);
+    const others = job.images.length - 1;
 
-    if (!tile || !(await confirmDelete(others > 0 ? t("confirm.job", { count: others }) : t("confirm.one"))))
+    if (!(await confirmDelete(others > 0 ? t("confirm.job", { count: others }) : t("confirm.one"))))
         return false;
-    await deleteJobs([tile.job]);
-    return true;
+    await deleteJobs([job.id]);
+    return !jobs.get(job.id);
 }
 
 // --- Selection ---
@@ -293,11 +327,16 @@ function move(event) {
 export function pictureAt(imageId) {
     const at = tiles.findIndex((tile) => tile.image.id === imageId);
 
-    return { index: at, count: tiles.length, previous: tiles[at - 1]?.image.id, next: at < 0 ? undefined : tiles[at + 1]?.image.id };
+    return {
+        index: at,
+        count: tiles.length,
+        previous: tiles[at - 1]?.image.id,
+        next: at < 0 ? undefined : tiles[at + 1]?.image.id,
+    };
 }
 
 export function focusPicture(imageId) {
-    tiles.find((tile) => tile.image.id === imageId)?.open.focus();
+    tileOf(imageId)?.open.focus();
 }
 
 export function startHistory() {

@@ -13,7 +13,7 @@ function preferred() {
 
     if (kept in languages)
         return kept;
-    return (navigator.languages ?? [navigator.language]).map((tag) => tag.slice(0, 2).toLowerCase()).find((tag) => tag in languages) ?? "en";
+    return navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase()).find((tag) => tag in languages) ?? "en";
 }
 
 /** The text of `key`, its {names} filled from `values`. `key|one` is taken for a count of 1. */

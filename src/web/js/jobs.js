@@ -13,6 +13,17 @@ class Jobs extends EventTarget {
         return [...this.#jobs.values()];
     }
 
+    /** A picture by its id, and the job it is of: {job, image}; null: not known. */
+    findImage(id) {
+        for (const job of this.#jobs.values()) {
+            const image = job.images.find((candidate) => candidate.id === id);
+
+            if (image)
+                return { job, image };
+        }
+        return null;
+    }
+
     active() {
         return this.all().filter(isActive);
     }

@@ -5,14 +5,14 @@ import { jobs } from "./jobs.js";
 const JOB_EVENTS = ["job.queued", "job.started", "job.progress", "job.picture", "job.done", "job.failed", "job.cancelled"];
 const RETRY_MS_MAX = 15000;
 
-/** Fires "open", "lost", "login" (is needed), "gap" (load everything anew), "worker", and "preview"
- *  with {job, image, jpeg}. */
+/** Fires "open", "begin" (active jobs may have gone on), "gap" (load everything anew), "lost", "login"
+ *  (is needed), "worker", and "preview" with {job, image, jpeg}. */
 class Live extends EventTarget {
     #source = null;
     #retryMs = 1000;
     #timer = 0;
     #lastId = ""; // of the last event that was seen
-    #isKnown = false; // the server was heard once
+    #hasMissed = false; // an earlier stream was heard, or a try was in vain
 
     start() {
         const query = new URLSearchParams({ previews: 1 });
@@ -42,7 +42,7 @@ class Live extends EventTarget {
     forget() {
         this.stop();
         this.#lastId = "";
-        this.#isKnown = false;
+        this.#hasMissed = false;
     }
 
     #listen(name, take) {
@@ -68,17 +68,18 @@ class Live extends EventTarget {
         this.#fire("open");
     }
 
-    // A stream without a past, after an earlier one: what came between is not known.
+    // A stream without a past. After an earlier try, what came between is not known; the first was
+    // preceded by the time that it took to begin.
     #heard() {
-        if (this.#isKnown)
-            this.#fire("gap");
-        this.#isKnown = true;
+        this.#fire(this.#hasMissed ? "gap" : "begin");
+        this.#hasMissed = true;
     }
 
     // After a broken connection the browser comes back by itself with Last-Event-ID, and the server
     // sends what was missed, or "gap". It gives up for good when the answer was not a stream: the
     // server was not there, or the login is over.
     #failed() {
+        this.#hasMissed = true;
         this.#fire("lost");
         if (this.#source?.readyState !== EventSource.CLOSED)
             return;

@@ -59,11 +59,9 @@ function end() {
     byId("model").textContent = "";
 }
 
-// What happened in between is not known: the list and every job that was active are asked for.
-function catchUp() {
+function loadActive() {
     for (const job of jobs.active())
         jobs.load(job.id);
-    loadHistory();
 }
 
 startLanguage();
@@ -73,7 +71,11 @@ startStage();
 startHistory();
 startDetails();
 startShortcuts(startForm());
-live.addEventListener("gap", catchUp);
+live.addEventListener("begin", loadActive);
+live.addEventListener("gap", () => {
+    loadActive();
+    loadHistory();
+});
 live.addEventListener("login", () => {
     end();
     askLogin();

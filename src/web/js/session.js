@@ -38,11 +38,17 @@ function take(session) {
     return session.authenticated;
 }
 
+function typed() {
+    if (mode() === "key")
+        return { key: byId("login-key").value.trim() };
+    return { user: byId("login-user").value, password: byId("login-password").value };
+}
+
 async function submit(event) {
     event.preventDefault();
     byId("login-error").textContent = "";
     try {
-        await login(mode() === "key" ? { key: byId("login-key").value.trim() } : { user: byId("login-user").value, password: byId("login-password").value });
+        await login(typed());
         const session = await readSession();
         if (!take(session))
             return;

@@ -22,12 +22,10 @@ function makeView(job) {
     const { width = 1, height = 1, count = 1 } = job.parameters ?? {};
     const columns = columnsOf(count);
     const rows = Math.ceil(count / columns);
-    const cells = Array.from({ length: count }, () => make("button", { type: "button", className: "cell", disabled: true }));
-    const view = make(
-        "div",
-        { className: "view", style: { "--columns": columns, "--ratio": (columns * width) / (rows * height), "--cell": width / height } },
-        ...cells,
-    );
+    const makeCell = () => make("button", { type: "button", className: "cell", disabled: true });
+    const cells = Array.from({ length: count }, makeCell);
+    const style = { "--columns": columns, "--ratio": (columns * width) / (rows * height), "--cell": width / height };
+    const view = make("div", { className: "view", style }, ...cells);
 
     cells.forEach((cell, index) =>
         cell.addEventListener("click", () => {
@@ -120,14 +118,21 @@ function dismiss(job) {
     byId("prompt").focus();
 }
 
+/** The pictures that a job came with are not kept: it cannot be sent again. */
+function retryActions(job) {
+    const retry = () => {
+        dismiss(job);
+        submitAgain(job);
+    };
+
+    return job.parameters?.has_init_image ? [] : [makeButton("reuse", t("retry"), retry, { text: true })];
+}
+
 function actions(job) {
     if (isActive(job))
         return [makeButton("close", t("cancel"), () => cancel(job), { text: true })];
     if (job.state === "failed")
-        return [
-            ...(job.parameters?.has_init_image ? [] : [makeButton("reuse", t("retry"), () => { dismiss(job); submitAgain(job); }, { text: true })]),
-            makeButton("close", t("dismiss"), () => dismiss(job)),
-        ];
+        return [...retryActions(job), makeButton("close", t("dismiss"), () => dismiss(job))];
     return [
         makeButton("reuse", t("details.use"), () => fillForm({ ...job.parameters, seed: undefined })),
         makeButton("close", t("dismiss"), () => dismiss(job)),
@@ -241,12 +246,17 @@ export function cancelRunning() {
         cancel(job);
 }
 
+function makeExample(prompt) {
+    const take = () => {
+        fillForm({ prompt });
+        byId("prompt").focus();
+    };
+
+    return make("button", { type: "button", className: "example prose", on: { click: take } }, prompt);
+}
+
 function showExamples() {
-    byId("examples").replaceChildren(
-        ...[1, 2, 3].map((n) =>
-            make("li", {}, make("button", { type: "button", className: "example prose", on: { click: () => { fillForm({ prompt: t(`example.${n}`) }); byId("prompt").focus(); } } }, t(`example.${n}`))),
-        ),
-    );
+    byId("examples").replaceChildren(...[1, 2, 3].map((n) => make("li", {}, makeExample(t(`example.${n}`)))));
 }
 
 export function startStage() {
