@@ -1,0 +1,173 @@
+/* Accepting: whom we take, and what the others are told. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server/http_private.h"
+
+#define BACKLOG 4096
+#define ACCEPTS_AT_ONCE 256 /* then the deadlines have their turn */
+
+#define SHORT_ANSWER(status, code, message)                                                        \
+    "HTTP/1.1 " status "\r\nContent-Type: application/json\r\nConnection: close\r\n"               \
+    "Retry-After: 1\r\n\r\n{\"error\":{\"code\":\"" code "\",\"message\":\"" message "\"}}"
+
+const char *http_short_answer(int status)
+{
+    switch (status) {
+    case 400:
+        return SHORT_ANSWER("400 Bad Request", "bad_request", "the body came in too many pieces");
+    case 408:
+        return SHORT_ANSWER("408 Request Timeout", "timeout", "the request came too slowly");
+    case 413:
+        return SHORT_ANSWER("413 Content Too Large", "request_too_large", "the body is too large");
+    case 429:
+        return SHORT_ANSWER("429 Too Many Requests", "too_many_connections",
+                            "this address has too many connections");
+    default:
+        return SHORT_ANSWER("503 Service Unavailable", "busy", "the server has too much to do");
+    }
+}
+
+static bool listen_on(struct http_server *server, const struct addrinfo *address)
+{
+    int one = 1, zero = 0;
+    struct epoll_event event = {.events = EPOLLIN};
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return false;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (address->ai_family == AF_INET6) /* "::" is IPv4 as well */
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+    event.data.fd = fd;
+    if (bind(fd, address->ai_addr, address->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0 ||
+        epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+        int number = errno;
+
+        close(fd);
+        errno = number;
+        return false;
+    }
+    server->listen_fd = fd;
+    return true;
+}
+
+static int port_of(int fd)
+{
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+
+    if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+        return 0;
+    if (address.ss_family == AF_INET6)
+        return ntohs(((const struct sockaddr_in6 *)&address)->sin6_port);
+    return ntohs(((const struct sockaddr_in *)&address)->sin_port);
+}
+
+bool http_listen(struct http_server *server, const char *host, int port, struct error *err)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC,
+                                   .ai_socktype = SOCK_STREAM,
+                                   .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *list, *at;
+    char service[16];
+    int failure;
+
+    snprintf(service, sizeof service, "%d", port);
+    failure = getaddrinfo(host, service, &hints, &list);
+    if (failure != 0)
+        return error_set(err, ERROR_BAD_REQUEST, "--host '%s': %s", host, gai_strerror(failure));
+    for (at = list; at && !listen_on(server, at); at = at->ai_next)
+        failure = errno;
+    freeaddrinfo(list);
+    if (server->listen_fd < 0)
+        return error_set_errno(err, failure, "listening on %s, port %d", host, port);
+    server->port = port_of(server->listen_fd);
+    return true;
+}
+
+static void refuse(int fd, int status)
+{
+    const char *text = http_short_answer(status);
+
+    (void)send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+    shutdown(fd, SHUT_WR);
+    close(fd);
+}
+
+/* The spare descriptor lets one more in, to be told why it cannot stay. */
+static void refuse_without_descriptors(struct http_server *server)
+{
+    int fd;
+
+    if (server->spare_fd >= 0)
+        close(server->spare_fd);
+    fd = accept4(server->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        refuse(fd, 503);
+    server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+/* 0, or the status of the refusal. */
+static int check_room_locked(struct http_server *server, const unsigned char address[16],
+                             bool is_counted)
+{
+    if (server->connection_count >= server->limits.connections)
+        return 503;
+    if (is_counted &&
+        !http_peers_enter(server->peers, address, server->limits.connections_per_address))
+        return 429;
+    return 0;
+}
+
+static void take(struct http_server *server, int fd, const struct sockaddr_storage *from,
+                 socklen_t size)
+{
+    struct http_connection *connection = NULL;
+    unsigned char address[16];
+    int one = 1, status;
+    bool is_counted;
+
+    http_address_of(address, from);
+    is_counted = !http_address_is_loopback(address) && !http_peers_trust(server->peers, address);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    pthread_mutex_lock(&server->lock);
+    status = check_room_locked(server, address, is_counted);
+    if (status == 0) {
+        connection =
+            http_connection_add_locked(server, fd, address, is_counted, CONNECTION_HEADERS);
+        if (is_counted) /* the connection counts itself */
+            http_peers_leave(server->peers, address);
+    }
+    pthread_mutex_unlock(&server->lock);
+    if (status != 0)
+        refuse(fd, status);
+    else if (connection)
+        /* When it fails it closes fd, and tells http_connection_closed only if it began. */
+        (void)MHD_add_connection(server->daemon, fd, (const struct sockaddr *)from, size);
+}
+
+void http_accept_all(struct http_server *server)
+{
+    for (int i = 0; i < ACCEPTS_AT_ONCE && server->listen_fd >= 0; i++) {
+        struct sockaddr_storage from;
+        socklen_t size = sizeof from;
+        int fd = accept4(server->listen_fd, (struct sockaddr *)&from, &size,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+        if (fd >= 0)
+            take(server, fd, &from, size);
+        else if (errno == EMFILE || errno == ENFILE)
+            refuse_without_descriptors(server);
+        else if (errno != EINTR && errno != ECONNABORTED)
+            return;
+    }
+}

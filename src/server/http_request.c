@@ -1,0 +1,198 @@
+/* What a request says. All of it was copied when it came, so that it can be read for as long as the
+ * exchange lives, from any thread. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "server/http_private.h"
+
+const struct http_route *http_route_of(const struct http_exchange *exchange)
+{
+    return exchange->route;
+}
+
+const char *http_request_id(const struct http_exchange *exchange)
+{
+    return exchange->request_id;
+}
+
+enum http_method http_method_of(const struct http_exchange *exchange)
+{
+    return exchange->method;
+}
+
+const char *http_path(const struct http_exchange *exchange)
+{
+    return exchange->path ? exchange->path : "";
+}
+
+const char *http_query(const struct http_exchange *exchange, const char *name)
+{
+    for (size_t i = 0; i < exchange->query_count; i++) {
+        if (strcmp(exchange->query[i].name, name) == 0)
+            return exchange->query[i].value;
+    }
+    return NULL;
+}
+
+const char *http_header(const struct http_exchange *exchange, const char *name)
+{
+    for (size_t i = 0; i < exchange->header_count; i++) {
+        if (strcasecmp(exchange->headers[i].name, name) == 0)
+            return exchange->headers[i].value;
+    }
+    return NULL;
+}
+
+/* Splits the Cookie header into pairs "name\0value\0", ended by an empty name. */
+static char *split_cookies(const char *header)
+{
+    char *text = malloc(strlen(header) * 2 + 3), *to = text;
+
+    while (text && *header) {
+        size_t length = strcspn(header, ";");
+        const char *equal;
+
+        while (length > 0 && (*header == ' ' || *header == '\t')) {
+            header++;
+            length--;
+        }
+        equal = memchr(header, '=', length);
+        if (equal && equal > header) {
+            size_t name_length = (size_t)(equal - header);
+
+            memcpy(to, header, length);
+            to[name_length] = '\0';
+            to[length] = '\0';
+            to += length + 1;
+        }
+        header += length;
+        if (*header)
+            header++;
+    }
+    if (text)
+        *to = '\0';
+    return text;
+}
+
+const char *http_cookie(const struct http_exchange *exchange, const char *name)
+{
+    /* Split at the request's begin: an exchange is read by one thread at a time, but const. */
+    for (const char *at = exchange->cookie; at && *at;) {
+        const char *value = at + strlen(at) + 1;
+
+        if (strcmp(at, name) == 0)
+            return value;
+        at = value + strlen(value) + 1;
+    }
+    return NULL;
+}
+
+const char *http_client_address(const struct http_exchange *exchange)
+{
+    return exchange->client;
+}
+
+const char *http_peer_address(const struct http_exchange *exchange)
+{
+    return exchange->peer;
+}
+
+bool http_is_secure(const struct http_exchange *exchange)
+{
+    const char *scheme =
+        exchange->is_trusted_peer ? http_header(exchange, "X-Forwarded-Proto") : NULL;
+
+    if (scheme)
+        return strcasecmp(scheme, "https") == 0;
+    return exchange->server->options.tls_cert != NULL;
+}
+
+const char *http_base_url(const struct http_exchange *exchange)
+{
+    return exchange->base_url;
+}
+
+const void *http_body(const struct http_exchange *exchange, size_t *size)
+{
+    *size = exchange->body_size;
+    return exchange->body ? exchange->body : "";
+}
+
+struct http_identity *http_identity_of(struct http_exchange *exchange)
+{
+    return &exchange->identity;
+}
+
+/* The last address of X-Forwarded-For that is none of the trusted proxies: what stands before it
+ * anybody may have written. */
+static void find_client(struct http_exchange *exchange)
+{
+    const struct http_peers *peers = exchange->server->peers;
+    const char *forwarded = NULL;
+    unsigned char address[16];
+    size_t end;
+
+    memcpy(address, exchange->connection->address, 16);
+    http_address_format(exchange->client, address);
+    memcpy(exchange->peer, exchange->client, sizeof exchange->peer);
+    exchange->is_trusted_peer = http_peers_trust(peers, address);
+    if (exchange->is_trusted_peer)
+        forwarded = http_header(exchange, "X-Forwarded-For");
+    end = forwarded ? strlen(forwarded) : 0;
+    while (end > 0 && http_peers_trust(peers, address)) {
+        size_t start = end;
+        char text[INET6_ADDRSTRLEN];
+
+        while (start > 0 && forwarded[start - 1] != ',')
+            start--;
+        while (start < end && forwarded[start] == ' ')
+            start++;
+        while (end > start && forwarded[end - 1] == ' ')
+            end--;
+        if (end - start >= sizeof text)
+            return;
+        memcpy(text, forwarded + start, end - start);
+        text[end - start] = '\0';
+        if (!http_address_parse(address, text))
+            return;
+        http_address_format(exchange->client, address);
+        while (start > 0 && forwarded[start - 1] != ',')
+            start--;
+        end = start > 0 ? start - 1 : 0;
+    }
+}
+
+bool http_read_request(struct http_exchange *exchange)
+{
+    size_t path_length = strcspn(exchange->target, "?");
+    const char *query = exchange->target + path_length;
+    const char *host = http_header(exchange, "Host"), *cookie = http_header(exchange, "Cookie");
+
+    find_client(exchange);
+    exchange->path = malloc(path_length + 1);
+    if (!exchange->path ||
+        asprintf(&exchange->base_url, "%s://%s", http_is_secure(exchange) ? "https" : "http",
+                 host ? host : "localhost") < 0) {
+        exchange->base_url = NULL;
+        goto no_memory;
+    }
+    if (cookie && !(exchange->cookie = split_cookies(cookie)))
+        goto no_memory;
+    if (exchange->target[0] != '/' ||
+        !http_decode(exchange->path, exchange->target, path_length, false, false) ||
+        !http_query_parse(&exchange->query, &exchange->query_count, &exchange->query_text,
+                          *query ? query + 1 : "")) {
+        free(exchange->path);
+        exchange->path = NULL;
+        http_reply_error(exchange, 400, "bad_target", "", 0,
+                         "the path or the query is not well escaped UTF-8");
+        return false;
+    }
+    return true;
+
+no_memory:
+    http_reply_error(exchange, 503, "out_of_memory", "", 1, "memory is short");
+    return false;
+}
