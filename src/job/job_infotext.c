@@ -25,8 +25,8 @@ static const char *fp8_weight(const char *weight_types)
     return strstr(weight_types, "f8_e5m2") ? "fp8_e5m2" : NULL;
 }
 
-bool job_infotext(char **out, const struct job_spec *spec, const struct worker_facts *facts,
-                  uint64_t seed, const char *version, struct error *err)
+bool job_infotext(char **out, const struct job_spec *spec, bool has_init_image,
+                  const struct worker_facts *facts, uint64_t seed, const char *version, struct error *err)
 {
     char layers[SKIP_LAYERS_BYTES];
     struct infotext infotext = {
@@ -41,7 +41,7 @@ bool job_infotext(char **out, const struct job_spec *spec, const struct worker_f
         .height = spec->height,
         .model = facts->model,
         .fp8_weight = fp8_weight(facts->weight_types),
-        .denoising_strength = spec->init_image.bytes ? spec->strength : -1,
+        .denoising_strength = has_init_image ? spec->strength : -1,
         .rng = "CPU", /* workers draw noise as torch does on a CPU */
         .skip_layers = skip_layers_text(layers, spec),
         .skip_layer_scale = spec->skip_layer_count > 0 ? spec->skip_layer_scale : -1,

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "server/base64.h"
+#include "server/picture_text.h"
 #include "server/limits.h"
 #include "server/openai_response.h"
 
@@ -75,7 +75,7 @@ static json_t *data_of(const struct call *call, const struct job_view *view)
     for (int32_t i = 0; data && i < view->picture_count; i++) {
         const struct store_picture *picture = &view->pictures[i];
         json_t *text =
-            call->wants_url ? link_of(call, picture) : base64_picture(call->home->hub, picture);
+            call->wants_url ? link_of(call, picture) : picture_text_stored(call->home->hub, picture);
 
         if (!text ||
             json_array_append_new(data, openai_datum(text, call->wants_url, picture->seed)) != 0) {
@@ -87,21 +87,21 @@ static json_t *data_of(const struct call *call, const struct job_view *view)
 }
 
 /* What went wrong when the job is no source of an answer. False: nothing did. */
-static bool find_failure(struct openai_failure *failure, const struct job_view *view,
+static bool find_failure(struct failure_answer *failure, const struct job_view *view,
                          const struct hub_error *problem)
 {
     if (view && view->state == JOB_DONE)
         return false;
     if (view)
-        openai_failure_of(failure, view);
+        failure_answer_of_job(failure, view);
     else
-        openai_failure_of_hub(failure, problem);
+        failure_answer_of_hub(failure, problem);
     return true;
 }
 
-static void set_lost(struct openai_failure *failure)
+static void set_lost(struct failure_answer *failure)
 {
-    *failure = (struct openai_failure){.status = 500,
+    *failure = (struct failure_answer){.status = 500,
                                        .type = "server_error",
                                        .code = "picture_lost",
                                        .is_final = true,
@@ -110,7 +110,7 @@ static void set_lost(struct openai_failure *failure)
 
 /* --- An answer with a body --- */
 
-static void answer_failure(struct call *call, const struct openai_failure *failure)
+static void answer_failure(struct call *call, const struct failure_answer *failure)
 {
     if (failure->is_final)
         http_add_header(call->exchange, "x-should-retry", "false");
@@ -120,7 +120,7 @@ static void answer_failure(struct call *call, const struct openai_failure *failu
 static void ended(void *context, const struct job_view *view, const struct hub_error *problem)
 {
     struct call *call = context;
-    struct openai_failure failure;
+    struct failure_answer failure;
     json_t *data, *body;
 
     if (find_failure(&failure, view, problem)) {
@@ -188,7 +188,7 @@ static void send_partial(void *context, const struct hub_event *event)
                                call->partial_images, *sent))
         return;
     send_event(call, openai_partial(&call->facts, call->is_edit,
-                                    base64_json(event->bytes, event->size), *sent));
+                                    picture_text_json(event->bytes, event->size), *sent));
     ++*sent;
 }
 
@@ -196,7 +196,7 @@ static void send_partial(void *context, const struct hub_event *event)
 static bool send_pictures(struct call *call, const struct job_view *view)
 {
     for (int32_t i = 0; i < view->picture_count; i++) {
-        json_t *text = base64_picture(call->home->hub, &view->pictures[i]);
+        json_t *text = picture_text_stored(call->home->hub, &view->pictures[i]);
 
         if (!text)
             return false;
@@ -210,7 +210,7 @@ static void stream_ended(void *context, const struct job_view *view,
                          const struct hub_error *problem)
 {
     struct call *call = context;
-    struct openai_failure failure;
+    struct failure_answer failure;
     bool has_failed = find_failure(&failure, view, problem);
 
     if (!has_failed && !send_pictures(call, view)) {

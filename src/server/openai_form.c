@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "server/base64.h"
+#include "server/picture_text.h"
 #include "server/limits.h"
 #include "server/openai_request.h"
 
@@ -85,7 +85,7 @@ json_t *openai_form_json(const struct http_part *parts, size_t count,
         const struct http_part *part = &parts[i];
         bool is_image = strcmp(part->name, "image") == 0 || strcmp(part->name, "image[]") == 0;
         bool is_file = is_image || strcmp(part->name, "mask") == 0;
-        json_t *value = is_file ? base64_json(part->bytes, part->size) : value_of(part);
+        json_t *value = is_file ? picture_text_json(part->bytes, part->size) : value_of(part);
 
         if (is_image && image) {
             json_decref(value);

@@ -201,8 +201,8 @@ static const struct {
     {"seed", "seed"},
     {"num_inference_steps", "steps"},
     {"steps", "steps"},
-    {"cfg_scale", "guidance"},
-    {"guidance_scale", "guidance"},
+    {"cfg_scale", "guidance_scale"},
+    {"guidance_scale", "guidance_scale"},
 };
 
 /* The same, of edits alone. */
@@ -357,7 +357,6 @@ void openai_problem_of_spec(struct openai_problem *out, const struct job_problem
         {"count", "n"},
         {"width", "size"},
         {"height", "size"},
-        {"guidance", "guidance_scale"},
         {"format", "output_format"},
         {"quality", "output_compression"},
         {"init_image", "image"},

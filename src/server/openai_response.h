@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 
+#include "server/failure_answer.h"
 #include "server/hub.h"
 
 /* What an answer says of the job as a whole. */
@@ -38,17 +39,8 @@ json_t *openai_completed(const struct openai_facts *facts, bool is_edit, json_t 
  * freed by the caller. */
 char *openai_event_text(json_t *data, size_t *size);
 
-/* How a job that did not end well is answered. */
-struct openai_failure {
-    int status;
-    const char *type, *code;
-    bool is_final; /* the same request would fail again: x-should-retry: false */
-    char message[512];
-};
-void openai_failure_of(struct openai_failure *out, const struct job_view *view);
-void openai_failure_of_hub(struct openai_failure *out, const struct hub_error *problem);
 /* {"error": {...}}, all four keys. */
-json_t *openai_error(const struct openai_failure *failure);
+json_t *openai_error(const struct failure_answer *failure);
 
 /* Which preview goes out: whether a picture of which `sent` partials went out already has come far
  * enough for its next one. `step` of `step_count` counts the denoising of all pictures of the job;

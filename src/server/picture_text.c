@@ -1,4 +1,4 @@
-#include "server/base64.h"
+#include "server/picture_text.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -11,7 +11,7 @@
 #define VARIANT sodium_base64_VARIANT_ORIGINAL
 #define PICTURE_FILE_BYTES_MAX ((size_t)1 << 30)
 
-char *base64_encode(const void *bytes, size_t size)
+char *picture_text_encode(const void *bytes, size_t size)
 {
     size_t room;
     char *text;
@@ -23,9 +23,9 @@ char *base64_encode(const void *bytes, size_t size)
     return text ? sodium_bin2base64(text, room, bytes, size, VARIANT) : NULL;
 }
 
-json_t *base64_json(const void *bytes, size_t size)
+json_t *picture_text_json(const void *bytes, size_t size)
 {
-    char *text = base64_encode(bytes, size);
+    char *text = picture_text_encode(bytes, size);
     json_t *json = text ? json_string_nocheck(text) : NULL;
 
     free(text);
@@ -58,7 +58,7 @@ static unsigned char *read_file(int fd, size_t *size)
     return bytes;
 }
 
-json_t *base64_picture(struct hub *hub, const struct store_picture *picture)
+json_t *picture_text_stored(struct hub *hub, const struct store_picture *picture)
 {
     int fd = hub_open_file(hub, picture->path);
     unsigned char *bytes;
@@ -69,26 +69,7 @@ json_t *base64_picture(struct hub *hub, const struct store_picture *picture)
         return NULL;
     bytes = read_file(fd, &size);
     close(fd);
-    json = bytes ? base64_json(bytes, size) : NULL;
+    json = bytes ? picture_text_json(bytes, size) : NULL;
     free(bytes);
     return json;
-}
-
-enum base64_result base64_decode(unsigned char **out, size_t *size, const char *text)
-{
-    const char *comma = strncmp(text, "data:", 5) == 0 ? strchr(text, ',') : NULL;
-    const char *digits = comma ? comma + 1 : text;
-    size_t length = strlen(digits);
-    size_t room = length / 4 * 3 + 3;
-    unsigned char *bytes = malloc(room);
-
-    if (!bytes)
-        return BASE64_NO_MEMORY;
-    if (sodium_base642bin(bytes, room, digits, length, " \t\r\n", size, NULL, VARIANT) != 0 ||
-        *size == 0) {
-        free(bytes);
-        return BASE64_DAMAGED;
-    }
-    *out = bytes;
-    return BASE64_OK;
 }
