@@ -16,11 +16,16 @@
 
 #include "base/attributes.h"
 #include "base/error.h"
-#include "image/image_codecs.h"
+#include "image/image.h"
 
 #define JOB_SKIP_LAYERS_MAX 64
 #define JOB_PROMPT_BYTES_MAX 8192
 #define JOB_COUNT_MAX 16
+#define JOB_STEPS_MAX 1000
+#define JOB_SIDE_STEP 16                /* pixels; as the pipeline's */
+#define JOB_IMAGE_BYTES_MAX (16 << 20)  /* of a file that comes with a request */
+#define JOB_IMAGE_PIXELS_MAX (16 << 20) /* of the picture in it */
+#define JOB_IMAGE_SIDE_MAX 4096
 #define JOB_ID_BYTES 33 /* 32 hexadecimal digits, 128 random bits, and the end */
 
 /* What a worker says of itself once it can draw: what requests are checked against, and what stands
@@ -37,7 +42,7 @@ struct worker_facts {
     double guidance, flow_shift;
 };
 
-/* A file as it was sent; its header says PNG, JPEG or WebP. */
+/* A file as it was sent; its header says PNG or JPEG, and a size within the limits above. */
 struct job_image {
     unsigned char *bytes; /* NULL: none */
     size_t size;
@@ -80,8 +85,9 @@ struct job_problem {
 };
 
 /* Fills *spec from a JSON object: every field is optional but "prompt"; "init_image" and "mask" are
- * base64 texts, with or without "data:image/..;base64,"; "seed" -1 or absent draws one. An unknown
- * field, a wrong type, a value out of range is a problem. On failure *spec is empty. */
+ * base64 texts, with or without "data:image/..;base64,"; "seed" -1 or absent draws one of 32 bits.
+ * An unknown field, a wrong type, a value out of range is a problem; null is a wrong type. Defaults
+ * give way to the limits. `limits` may be NULL. On failure *spec is empty. */
 MUST_CHECK bool job_spec_read(struct job_spec *spec, const json_t *object,
                               const struct worker_facts *facts, const struct job_limits *limits,
                               struct job_problem *problem);
@@ -100,7 +106,9 @@ void job_spec_finish(struct job_spec *spec);
  * with guidance. */
 double job_spec_cost(const struct job_spec *spec);
 
-/* The JSON Schema of the JSON form, generated from the table; for openapi.json. New reference. */
+/* The JSON Schema of what job_spec_read takes, generated from the table; for openapi.json. Without
+ * facts or limits (NULL), what no worker and no limit narrows. New reference; NULL when memory is
+ * short. */
 json_t *job_spec_schema(const struct worker_facts *facts, const struct job_limits *limits);
 
 #endif
