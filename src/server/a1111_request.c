@@ -296,7 +296,7 @@ static bool read_mask(const struct reading *reading)
     if (!mask || json_is_null(mask))
         return true;
     return set_picture(reading, "mask", mask, "mask") &&
-           set(reading, "mask_inverted", json_boolean(inverted != 0));
+           (inverted == 0 || set(reading, "mask_inverted", json_true()));
 }
 
 static bool read_init(const struct reading *reading)
@@ -387,7 +387,7 @@ void a1111_problem_of_spec(struct a1111_problem *out, const struct job_problem *
 {
     static const struct {
         const char *spec, *name;
-    } names[] = {{"guidance_scale", "cfg_scale"},       {"count", "batch_size"},
+    } names[] = {{"guidance_scale", "cfg_scale"}, {"count", "batch_size"},
                  {"init_image", "init_images"},   {"strength", "denoising_strength"},
                  {"format", "override_settings"}, {"quality", "override_settings"}};
     const char *name = problem->field;

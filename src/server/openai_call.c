@@ -6,9 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "server/picture_text.h"
 #include "server/limits.h"
 #include "server/openai_response.h"
+#include "server/picture_text.h"
 
 #define EVENTS_TYPE "text/event-stream"
 #define URL_BYTES 1024
@@ -74,8 +74,8 @@ static json_t *data_of(const struct call *call, const struct job_view *view)
 
     for (int32_t i = 0; data && i < view->picture_count; i++) {
         const struct store_picture *picture = &view->pictures[i];
-        json_t *text =
-            call->wants_url ? link_of(call, picture) : picture_text_stored(call->home->hub, picture);
+        json_t *text = call->wants_url ? link_of(call, picture)
+                                       : picture_text_stored(call->home->hub, picture);
 
         if (!text ||
             json_array_append_new(data, openai_datum(text, call->wants_url, picture->seed)) != 0) {

@@ -1,9 +1,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "server/picture_text.h"
 #include "server/limits.h"
 #include "server/openai_request.h"
+#include "server/picture_text.h"
 
 #define NUMBER_BYTES_MAX 64
 
