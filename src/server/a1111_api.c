@@ -316,9 +316,9 @@ static void handle_interrogate(struct http_exchange *exchange, void *context)
 
 #define ROUTE(method_, path_, scope_, is_quick_, body_max_, handle_, summary_)                     \
     {                                                                                              \
-        .method = method_, .path = path_, .scope = scope_, .style = STYLE_A1111,                   \
-        .is_quick = is_quick_, .body_max = body_max_, .handle = handle_, .summary = summary_,      \
-        .tag = "AUTOMATIC1111"                                                                     \
+        .method = (method_), .path = (path_), .scope = (scope_), .style = STYLE_A1111,             \
+        .is_quick = (is_quick_), .body_max = (body_max_), .handle = (handle_),                     \
+        .summary = (summary_), .tag = "AUTOMATIC1111"                                              \
     }
 #define LIST(name, summary) ROUTE(HTTP_GET, LISTS name, SCOPE_READ, true, 0, handle_list, summary)
 #define NOTHING(name, summary)                                                                     \

@@ -169,8 +169,6 @@ struct http_stream *http_start_stream(struct http_exchange *exchange, const char
                                       void (*closed)(void *context), void *context);
 /* Never waits. False when the client reads too slowly (STREAM_BYTES_MAX): it is dropped. */
 bool http_stream_write(struct http_stream *stream, const void *bytes, size_t size);
-/* As http_stream_write, for what the sender bounds by itself: STREAM_BYTES_MAX does not count. */
-bool http_stream_write_whole(struct http_stream *stream, const void *bytes, size_t size);
 void http_stream_end(struct http_stream *stream);
 /* Whether the client of an exchange that is not answered yet is still there, as far as is known. */
 void http_on_disconnect(struct http_exchange *exchange, void (*gone)(void *context), void *context);

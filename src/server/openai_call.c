@@ -162,16 +162,22 @@ static void closed(void *context)
     release_and_unlock(call);
 }
 
+static void send_text(struct call *call, const char *text, size_t size)
+{
+    pthread_mutex_lock(&call->lock);
+    if (call->stream)
+        http_stream_write(call->stream, text, size);
+    pthread_mutex_unlock(&call->lock);
+}
+
 /* Steals `data`; NULL does nothing. */
 static void send_event(struct call *call, json_t *data)
 {
     size_t size = 0;
     char *text = data ? openai_event_text(data, &size) : NULL;
 
-    pthread_mutex_lock(&call->lock);
-    if (text && call->stream)
-        http_stream_write_whole(call->stream, text, size);
-    pthread_mutex_unlock(&call->lock);
+    if (text)
+        send_text(call, text, size);
     free(text);
 }
 
@@ -192,18 +198,39 @@ static void send_partial(void *context, const struct hub_event *event)
     ++*sent;
 }
 
-/* False: a picture cannot be read. */
+/* Writes the picture's event behind the others. False: it cannot be read, or memory is short. */
+static bool add_picture(FILE *out, const struct call *call, const struct store_picture *picture)
+{
+    json_t *file = picture_text_stored(call->home->hub, picture);
+    json_t *data = file ? openai_completed(&call->facts, call->is_edit, file, picture->seed) : NULL;
+    size_t size = 0;
+    char *text = data ? openai_event_text(data, &size) : NULL;
+
+    if (text)
+        fwrite(text, 1, size, out);
+    free(text);
+    return text != NULL;
+}
+
+/* All in one write: a client that has not read the one before is then not too slow. False: one of
+ * them cannot be read, and none is sent. */
 static bool send_pictures(struct call *call, const struct job_view *view)
 {
-    for (int32_t i = 0; i < view->picture_count; i++) {
-        json_t *text = picture_text_stored(call->home->hub, &view->pictures[i]);
+    char *events = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&events, &size);
+    bool ok = out != NULL;
 
-        if (!text)
-            return false;
-        send_event(call,
-                   openai_completed(&call->facts, call->is_edit, text, view->pictures[i].seed));
+    for (int32_t i = 0; ok && i < view->picture_count; i++)
+        ok = add_picture(out, call, &view->pictures[i]);
+    if (out) {
+        ok = !ferror(out) && ok;
+        ok = fclose(out) == 0 && ok;
     }
-    return true;
+    if (ok)
+        send_text(call, events, size);
+    free(events);
+    return ok;
 }
 
 static void stream_ended(void *context, const struct job_view *view,

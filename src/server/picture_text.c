@@ -20,7 +20,9 @@ char *picture_text_encode(const void *bytes, size_t size)
         return NULL;
     room = sodium_base64_ENCODED_LEN(size, VARIANT);
     text = malloc(room);
-    return text ? sodium_bin2base64(text, room, bytes, size, VARIANT) : NULL;
+    if (text)
+        sodium_bin2base64(text, room, bytes, size, VARIANT);
+    return text;
 }
 
 json_t *picture_text_json(const void *bytes, size_t size)
