@@ -24,6 +24,7 @@ struct call {
     /* Of a stream. Recursive: `closed` may come from inside a write. */
     pthread_mutex_t lock;
     struct http_stream *stream; /* under lock; NULL: there is none, or the client is gone */
+    bool is_closed;             /* under lock: the stream is over */
     bool has_ended;             /* under lock: the wait is over */
     int holders;                /* under lock: the wait and the stream */
     int sent[JOB_COUNT_MAX];    /* hub's thread alone: partials of each picture */
@@ -157,6 +158,7 @@ static void closed(void *context)
 
     pthread_mutex_lock(&call->lock);
     call->stream = NULL;
+    call->is_closed = true;
     if (!call->has_ended)
         job_wait_gone(call->wait);
     release_and_unlock(call);
@@ -287,10 +289,17 @@ static void start_stream(struct call *call, struct http_exchange *exchange,
 {
     struct error err = {0};
     struct hub_error problem = {.status = 503, .code = "draining"};
+    struct http_stream *stream;
 
     pthread_mutex_lock(&call->lock);
     call->holders = 2;
-    call->stream = http_start_stream(exchange, EVENTS_TYPE, closed, call);
+    stream = http_start_stream(exchange, EVENTS_TYPE, closed, call);
+    if (stream && !call->is_closed) {
+        call->stream = stream;
+    } else if (!stream && !call->is_closed) {
+        call->holders = 1;
+        job_wait_gone(call->wait);
+    }
     pthread_mutex_unlock(&call->lock);
     if (job_wait_start(call->wait, view->id, view->owner, call->partial_images > 0, &err))
         return;
