@@ -1,0 +1,421 @@
+#include "server/a1111_api.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "image/image.h"
+#include "job/base64.h"
+#include "server/a1111_call.h"
+#include "server/a1111_infotext.h"
+#include "server/a1111_lists.h"
+#include "server/a1111_options.h"
+#include "server/a1111_progress.h"
+#include "server/limits.h"
+
+#define LISTS "/sdapi/v1/"
+
+struct a1111 {
+    struct a1111_home home;
+    struct a1111_options *options;
+    struct job_limits limits;
+};
+
+/* --- txt2img, img2img --- */
+
+static void draw(struct a1111 *a1111, struct http_exchange *exchange, bool is_img2img)
+{
+    const json_t *body = http_json(exchange);
+    struct a1111_request request = {0};
+    struct a1111_problem problem = {0};
+    struct job_problem spec_problem = {0};
+    struct job_spec spec = {0};
+    struct hub_state state;
+    json_t *options;
+
+    if (!body)
+        return;
+    hub_state(a1111->home.hub, &state);
+    if (!state.has_facts) {
+        http_reply_error(exchange, 503, "model_loading", "", 5, "The model is being loaded.");
+        return;
+    }
+    options = a1111_options_json(a1111->options, &state.facts);
+    if (!a1111_request_read(&request, body, is_img2img, &state.facts, options, &problem)) {
+        a1111_reply_problem(exchange, &problem);
+    } else if (!job_spec_read(&spec, request.spec, &state.facts, &a1111->limits, &spec_problem)) {
+        a1111_problem_of_spec(&problem, &spec_problem);
+        a1111_reply_problem(exchange, &problem);
+    } else {
+        a1111_call(&a1111->home, exchange, &request, &spec, &state.facts);
+        job_spec_finish(&spec);
+    }
+    a1111_request_finish(&request);
+    json_decref(options);
+}
+
+static void handle_txt2img(struct http_exchange *exchange, void *context)
+{
+    draw(context, exchange, false);
+}
+
+static void handle_img2img(struct http_exchange *exchange, void *context)
+{
+    draw(context, exchange, true);
+}
+
+/* --- Progress --- */
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void handle_progress(struct http_exchange *exchange, void *context)
+{
+    struct a1111 *a1111 = context;
+    const char *owner = http_identity_of(exchange)->name;
+    const char *skips = http_query(exchange, "skip_current_image");
+    struct a1111_progress progress = {.now_ms = now_ms()};
+    struct hub_state state;
+    struct a1111_job job;
+    json_t *image = NULL;
+    int number;
+
+    hub_state(a1111->home.hub, &state);
+    if (a1111_tracker_current(a1111->home.tracker, owner, &job))
+        progress.job = &job;
+    if (state.workers_ready == 0 && state.workers > 0)
+        progress.loading = &state.loading;
+    if (progress.job && (!skips || strcmp(skips, "true") != 0))
+        image = a1111_tracker_preview(a1111->home.tracker, owner, job.id, &number);
+    a1111_reply(exchange, a1111_progress_json(&progress, image));
+}
+
+/* "data:image/jpeg;base64,..." of a preview that the client does not have yet. Takes `image`. */
+static json_t *preview_uri(json_t *image, int number, int64_t seen)
+{
+    json_t *uri = NULL;
+
+    if (image && number != seen)
+        uri = json_sprintf("data:image/jpeg;base64,%s", json_string_value(image));
+    json_decref(image);
+    return uri;
+}
+
+static void handle_task_progress(struct http_exchange *exchange, void *context)
+{
+    struct a1111 *a1111 = context;
+    const char *owner = http_identity_of(exchange)->name;
+    const json_t *body = http_json(exchange);
+    struct a1111_progress progress = {.now_ms = now_ms()};
+    struct a1111_problem problem = {0};
+    struct a1111_job job;
+    char id[JOB_ID_BYTES];
+    const char *task;
+    int64_t seen;
+    json_t *image = NULL;
+    bool is_known, wants;
+    int number = -1;
+
+    if (!body)
+        return;
+    if (!a1111_text(&task, body, "id_task", "", &problem) ||
+        !a1111_integer(&seen, body, "id_live_preview", -1, &problem) ||
+        !a1111_flag(&wants, body, "live_preview", true, &problem)) {
+        a1111_reply_problem(exchange, &problem);
+        return;
+    }
+    is_known = a1111_tracker_task(a1111->home.tracker, owner, task, id);
+    if (is_known && a1111_tracker_find(a1111->home.tracker, owner, id, &job))
+        progress.job = &job;
+    if (progress.job && wants)
+        image = a1111_tracker_preview(a1111->home.tracker, owner, id, &number);
+    a1111_reply(exchange,
+                a1111_task_json(&progress, is_known, preview_uri(image, number, seen), number));
+}
+
+static void handle_pending(struct http_exchange *exchange, void *context)
+{
+    struct a1111 *a1111 = context;
+    json_t *tasks = a1111_tracker_waiting(a1111->home.tracker, http_identity_of(exchange)->name);
+
+    a1111_reply(exchange,
+                json_pack("{s:i, s:o}", "size", (int)json_array_size(tasks), "tasks", tasks));
+}
+
+/* --- Stopping --- */
+
+/* Cancels the owner's current job; that there is none is no error. */
+static void stop_current(struct a1111 *a1111, struct http_exchange *exchange)
+{
+    const char *owner = http_identity_of(exchange)->name;
+    struct hub_error problem = {0};
+    struct job_view view = {0};
+    struct a1111_job job;
+
+    if (a1111_tracker_current(a1111->home.tracker, owner, &job) &&
+        hub_cancel(a1111->home.hub, job.id, owner, &view, &problem))
+        job_view_finish(&view);
+}
+
+static void handle_interrupt(struct http_exchange *exchange, void *context)
+{
+    stop_current(context, exchange);
+    a1111_reply(exchange, json_object());
+}
+
+static void handle_skip(struct http_exchange *exchange, void *context)
+{
+    stop_current(context, exchange);
+    a1111_reply(exchange, json_null());
+}
+
+/* --- Options and lists --- */
+
+static void handle_options(struct http_exchange *exchange, void *context)
+{
+    struct a1111 *a1111 = context;
+    struct hub_state state;
+
+    hub_state(a1111->home.hub, &state);
+    a1111_reply(exchange,
+                a1111_options_json(a1111->options, state.has_facts ? &state.facts : NULL));
+}
+
+static void handle_set_options(struct http_exchange *exchange, void *context)
+{
+    struct a1111 *a1111 = context;
+    const json_t *body = http_json(exchange);
+    struct error err = {0};
+
+    if (!body)
+        return;
+    if (a1111_options_change(a1111->options, body, &err))
+        a1111_reply(exchange, json_null());
+    else
+        http_reply_error(exchange, 503, "store", "", 5, "%s", err.message);
+}
+
+static void handle_list(struct http_exchange *exchange, void *context)
+{
+    const struct a1111 *a1111 = context;
+    struct hub_state state;
+
+    hub_state(a1111->home.hub, &state);
+    a1111_reply(exchange, a1111_list(http_path(exchange) + strlen(LISTS), &state));
+}
+
+/* Nothing is to be read anew or moved: the model is the one of the command line. */
+static void handle_nothing(struct http_exchange *exchange, void *context)
+{
+    (void)context;
+    a1111_reply(exchange, json_null());
+}
+
+static void handle_ping(struct http_exchange *exchange, void *context)
+{
+    (void)context;
+    a1111_reply(exchange, json_object());
+}
+
+static void handle_head(struct http_exchange *exchange, void *context)
+{
+    (void)context;
+    http_reply_text(exchange, 200, "text/html; charset=utf-8", "");
+}
+
+static void handle_no_login(struct http_exchange *exchange, void *context)
+{
+    (void)context;
+    http_reply_error(exchange, 404, "not_found", "", 0, "Not Found");
+}
+
+/* --- Pictures --- */
+
+/* The bytes of the body's "image"; NULL: answered. The caller frees them. */
+static unsigned char *picture_of(struct http_exchange *exchange, size_t *size)
+{
+    const json_t *body = http_json(exchange);
+    struct a1111_problem problem = {0};
+    const char *text, *comma;
+    unsigned char *bytes = NULL;
+    enum base64_result result;
+
+    if (!body)
+        return NULL;
+    if (!a1111_text(&text, body, "image", "", &problem)) {
+        a1111_reply_problem(exchange, &problem);
+        return NULL;
+    }
+    comma = strncmp(text, "data:", 5) == 0 ? strchr(text, ',') : NULL;
+    text = comma ? comma + 1 : text;
+    result = base64_decode(&bytes, size, text, strlen(text), IMAGE_FILE_BYTES_MAX);
+    if (result == BASE64_OK)
+        return bytes;
+    if (result == BASE64_NO_MEMORY)
+        a1111_reply(exchange, NULL);
+    else
+        http_reply_error(exchange, 422, "validation", "image", 0, "Invalid encoded image");
+    return NULL;
+}
+
+static json_t *png_info_json(const char *infotext)
+{
+    return json_pack("{s:s, s:{s:s}, s:o}", "info", infotext, "items", "parameters", infotext,
+                     "parameters", a1111_infotext_parse(infotext));
+}
+
+static void handle_png_info(struct http_exchange *exchange, void *context)
+{
+    const struct image_limits limits = {.bytes_max = IMAGE_FILE_BYTES_MAX,
+                                        .pixels_max = IMAGE_PIXELS_MAX};
+    struct image_header header;
+    struct error err = {0};
+    char *infotext = NULL, *json = NULL;
+    size_t size = 0;
+    unsigned char *bytes = picture_of(exchange, &size);
+
+    (void)context;
+    if (!bytes)
+        return;
+    if (!image_header_read(&header, bytes, size, &limits, "image", &err))
+        http_reply_error(exchange, 422, "validation", "image", 0, "Invalid encoded image: %s",
+                         err.message);
+    else if (!image_metadata_read(&infotext, &json, bytes, size, &err) &&
+             err.code == ERROR_NO_MEMORY)
+        a1111_reply(exchange, NULL);
+    else
+        a1111_reply(exchange,
+                    infotext ? png_info_json(infotext)
+                             : json_pack("{s:s, s:{}, s:{}}", "info", "", "items", "parameters"));
+    free(infotext);
+    free(json);
+    free(bytes);
+}
+
+static void handle_extra(struct http_exchange *exchange, void *context)
+{
+    (void)context;
+    http_reply_error(exchange, 422, "unsupported", "", 0,
+                     "Upscaling of finished pictures is not supported by this server.");
+}
+
+static void handle_interrogate(struct http_exchange *exchange, void *context)
+{
+    (void)context;
+    http_reply_error(exchange, 501, "unsupported", "", 0,
+                     "This server has no model that describes pictures.");
+}
+
+/* --- The part --- */
+
+#define ROUTE(method_, path_, scope_, is_quick_, body_max_, handle_, summary_)                     \
+    {                                                                                              \
+        .method = (method_), .path = (path_), .scope = (scope_), .style = STYLE_A1111,             \
+        .is_quick = (is_quick_), .body_max = (body_max_), .handle = (handle_),                     \
+        .summary = (summary_), .tag = "AUTOMATIC1111"                                              \
+    }
+#define LIST(name, summary) ROUTE(HTTP_GET, LISTS name, SCOPE_READ, true, 0, handle_list, summary)
+#define NOTHING(name, summary)                                                                     \
+    ROUTE(HTTP_POST, LISTS name, SCOPE_GENERATE, true, 0, handle_nothing, summary)
+#define PICTURES HTTP_PICTURE_BODY_BYTES_MAX
+
+static const struct http_route routes[] = {
+    ROUTE(HTTP_POST, "/sdapi/v1/txt2img", SCOPE_GENERATE, false, PICTURES, handle_txt2img,
+          "Draws pictures from a prompt"),
+    ROUTE(HTTP_POST, "/sdapi/v1/img2img", SCOPE_GENERATE, false, PICTURES, handle_img2img,
+          "Draws pictures from a picture and a prompt"),
+    ROUTE(HTTP_GET, "/sdapi/v1/progress", SCOPE_READ, false, 0, handle_progress,
+          "Says how far the current job is"),
+    ROUTE(HTTP_POST, "/sdapi/v1/interrupt", SCOPE_GENERATE, false, 0, handle_interrupt,
+          "Stops the current job"),
+    ROUTE(HTTP_POST, "/sdapi/v1/skip", SCOPE_GENERATE, false, 0, handle_skip,
+          "Stops the current job and goes to the next"),
+    ROUTE(HTTP_GET, "/sdapi/v1/options", SCOPE_READ, true, 0, handle_options, "Lists settings"),
+    ROUTE(HTTP_POST, "/sdapi/v1/options", SCOPE_GENERATE, false, 0, handle_set_options,
+          "Changes settings"),
+    LIST("cmd-flags", "Lists options of the command line, without secrets"),
+    LIST("embeddings", "Lists embeddings"),
+    LIST("extensions", "Lists extensions"),
+    LIST("face-restorers", "Lists face restorers"),
+    LIST("hypernetworks", "Lists hypernetworks"),
+    LIST("latent-upscale-modes", "Lists ways to enlarge latents"),
+    LIST("loras", "Lists LoRAs"),
+    LIST("memory", "Describes memory"),
+    LIST("prompt-styles", "Lists prompt styles"),
+    LIST("realesrgan-models", "Lists models that enlarge"),
+    LIST("samplers", "Lists samplers"),
+    LIST("schedulers", "Lists schedules"),
+    LIST("script-info", "Describes scripts"),
+    LIST("scripts", "Lists scripts"),
+    LIST("sd-models", "Lists models"),
+    LIST("sd-modules", "Lists modules"),
+    LIST("sd-vae", "Lists VAEs"),
+    LIST("upscalers", "Lists upscalers"),
+    ROUTE(HTTP_POST, "/sdapi/v1/png-info", SCOPE_READ, false, PICTURES, handle_png_info,
+          "Reads the parameters in a picture"),
+    ROUTE(HTTP_POST, "/sdapi/v1/extra-single-image", SCOPE_GENERATE, false, PICTURES, handle_extra,
+          "Answers that upscaling is not supported"),
+    ROUTE(HTTP_POST, "/sdapi/v1/extra-batch-images", SCOPE_GENERATE, false, PICTURES, handle_extra,
+          "Answers that upscaling is not supported"),
+    ROUTE(HTTP_POST, "/sdapi/v1/interrogate", SCOPE_GENERATE, false, PICTURES, handle_interrogate,
+          "Answers that describing pictures is not supported"),
+    NOTHING("refresh-checkpoints", "Does nothing: there is one model"),
+    NOTHING("refresh-vae", "Does nothing: there is one VAE"),
+    NOTHING("refresh-loras", "Does nothing: there are none"),
+    NOTHING("refresh-embeddings", "Does nothing: there are none"),
+    NOTHING("unload-checkpoint", "Does nothing: the model stays"),
+    NOTHING("reload-checkpoint", "Does nothing: the model is there"),
+    ROUTE(HTTP_POST, "/internal/progress", SCOPE_READ, false, 0, handle_task_progress,
+          "Says how far a task is"),
+    ROUTE(HTTP_GET, "/internal/pending-tasks", SCOPE_READ, true, 0, handle_pending,
+          "Lists what waits"),
+    ROUTE(HTTP_GET, "/internal/ping", SCOPE_PUBLIC, true, 0, handle_ping, "Answers"),
+    ROUTE(HTTP_HEAD, "/", SCOPE_PUBLIC, true, 0, handle_head, "Answers without a body"),
+    ROUTE(HTTP_POST, "/login", SCOPE_PUBLIC, true, 0, handle_no_login,
+          "Answers that there is no such login"),
+};
+
+struct http_routes a1111_routes(struct a1111 *a1111)
+{
+    return (struct http_routes){.routes = routes, .count = COUNT_OF(routes), .context = a1111};
+}
+
+bool a1111_create(struct a1111 **out, const struct a1111_api_options *options, struct error *err)
+{
+    struct a1111 *a1111 = calloc(1, sizeof *a1111);
+
+    if (!a1111)
+        return error_set(err, ERROR_NO_MEMORY, "AUTOMATIC1111's API");
+    a1111->home.hub = options->hub;
+    a1111->home.version = options->version;
+    a1111->limits = options->limits;
+    if (!a1111_options_create(&a1111->options, options->hub, err) ||
+        !a1111_tracker_create(&a1111->home.tracker, options->hub, err) ||
+        !job_waiter_create(&a1111->home.waiter, options->hub, err)) {
+        a1111_destroy(a1111);
+        return error_in(err, "AUTOMATIC1111's API");
+    }
+    *out = a1111;
+    return true;
+}
+
+void a1111_stop(struct a1111 *a1111)
+{
+    job_waiter_stop(a1111->home.waiter);
+}
+
+void a1111_destroy(struct a1111 *a1111)
+{
+    if (!a1111)
+        return;
+    job_waiter_destroy(a1111->home.waiter);
+    a1111_tracker_destroy(a1111->home.tracker);
+    a1111_options_destroy(a1111->options);
+    free(a1111);
+}
