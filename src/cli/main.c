@@ -17,6 +17,7 @@ static const struct command {
     int (*run)(int argc, char **argv, const atomic_bool *cancel);
     const char *summary;
 } commands[] = {
+    {"serve", serve_command, "serve the page and the HTTP APIs"},
     {"generate", generate_command, "draw pictures from a text"},
     {"convert", convert_command, "convert a model's weights to FP8"},
     {"verify", verify_command, "check a model's tensors and files"},

@@ -120,8 +120,9 @@ static bool create_apis(struct front *front, struct error *err)
                                           .request_timeout = front->settings->request_timeout};
     const struct openai_options openai = {
         .hub = front->hub, .auth = front->auth, .limits = limits_of(front->settings)};
-    const struct a1111_options a1111 = {
-        .hub = front->hub, .auth = front->auth, .limits = limits_of(front->settings)};
+    const struct a1111_api_options a1111 = {.hub = front->hub,
+                                        .limits = limits_of(front->settings),
+                                        .version = PROGRAM_NAME_AND_VERSION};
     const struct openapi_options openapi = {
         .version = SD35_VERSION, .parts = front->parts, .parameters = front->parameters};
 
