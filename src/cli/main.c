@@ -21,6 +21,7 @@ static const struct command {
     {"generate", generate_command, "draw pictures from a text"},
     {"convert", convert_command, "convert a model's weights to FP8"},
     {"verify", verify_command, "check a model's tensors and files"},
+    {"keys", keys_command, "make, list and revoke API keys"},
     {"bench", bench_command, "time a model and count its memory"},
 };
 

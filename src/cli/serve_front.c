@@ -225,6 +225,7 @@ static bool start(struct front *front, int control_fd, struct error *err)
         !create_hub(front, control_fd, err) || !create_auth(front, err) || !create_apis(front, err))
         return false;
     list_parts(front);
+    metrics_know_routes(front->parts);
     return start_server(front, err) && tell_address(front, err);
 }
 
