@@ -332,7 +332,7 @@ void hub_watch_beats(struct hub *hub, double now)
         if (worker->is_killed || now - worker->beat_at <= patience_of(hub, worker))
             continue;
         worker->is_killed = true;
-        metrics_count(METRIC_FAULTS, "worker_hung", 1);
+        metrics_count(METRIC_FAULTS, "device", 1);
         log_event(LOG_ERROR, "worker.hangs", "worker=%u pid=%d silent_seconds=%.1f", worker->index,
                   (int)worker->pid, now - worker->beat_at);
         hub_say(hub, FRONT_KILL_WORKER, worker->index);
@@ -368,7 +368,7 @@ static void part_with(struct hub *hub, struct hub_worker *worker)
     }
     pthread_mutex_unlock(&hub->lock);
     if (!is_orderly)
-        metrics_count(METRIC_FAULTS, "worker_lost", 1);
+        metrics_count(METRIC_FAULTS, "sticky", 1);
     return_jobs(hub, worker);
     worker_destroy(worker);
     hub_publish(hub, EVENT_WORKER, NULL, 0);

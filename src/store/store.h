@@ -4,7 +4,8 @@
  * Everything is below one folder: pictures in dated folders (2026-11-26/<sha256>.png and
  * .thumb.jpg), the database and the lock in .sd35/. A job is accepted when its row is committed;
  * a picture's file is written to a temporary name, synced, renamed, its folder synced, and then its
- * row is committed. Calls are made by one thread at a time, and each may wait for the disk.
+ * row is committed. Calls are made by one thread at a time, and each may wait for the disk; only
+ * store_open_file may be called by any thread. A `visit` function does not call the store.
  *
  * Failures: ERROR_IO when the disk does (full: the message says so), ERROR_BAD_FILE when the
  * database is damaged or from a newer version, ERROR_NO_MEMORY. After a failed sync the store
@@ -30,15 +31,17 @@ const char *job_state_name(enum job_state state); /* "queued", ... */
 
 struct store;
 
-/* Locks the folder (a second server on it is ERROR_BAD_REQUEST), brings the schema up to date in
- * one transaction, checks the database, returns running jobs to the queue (a job whose attempts are
- * used up fails as "poison"), and sweeps temporary and orphaned files away. */
+/* Locks the folder, which exists (a second server on it is ERROR_BAD_REQUEST), brings the schema up
+ * to date in one transaction, checks the database, returns running jobs to the queue (a job whose
+ * attempts are used up fails as "poison"), and sweeps temporary and orphaned files away. */
 MUST_CHECK bool store_open(struct store **out, const char *folder, struct error *err);
 void store_close(struct store *store); /* NULL is fine */
 
 /* Between these, calls that write are committed together, or not at all when the commit fails: a
- * thousand accepts cost one sync. Without them each call is its own transaction. Pictures are files
- * and not part of it. */
+ * thousand accepts cost one sync. Without them each call is its own transaction. A call that fails
+ * inside is undone alone, unless the disk failed: then the commit fails. Pictures are files and not
+ * part of it: those of a group that is undone stay until the store is opened again. Files of
+ * deleted jobs go after the commit. */
 MUST_CHECK bool store_begin(struct store *store, struct error *err);
 MUST_CHECK bool store_commit(struct store *store, struct error *err);
 void store_roll_back(struct store *store);
