@@ -16,6 +16,9 @@
 #include "server/metrics.h"
 #include "server/supervisor.h"
 
+/* A worker that has much to say does not push events out of the ring before they are told. */
+#define RECORDS_BEFORE_TELLING 64
+
 /* --- To the supervisor --- */
 
 void hub_say(struct hub *hub, int word, uint32_t index)
@@ -176,7 +179,7 @@ void hub_control_readable(struct hub *hub)
 
 void hub_worker_readable(struct hub *hub, struct hub_worker *worker)
 {
-    while (!worker->is_lost) {
+    for (int count = 1; !worker->is_lost; count++) {
         struct record_reader reader;
         uint32_t type;
         int fd = -1;
@@ -196,6 +199,8 @@ void hub_worker_readable(struct hub *hub, struct hub_worker *worker)
             if (fd >= 0)
                 close(fd);
         }
+        if (count % RECORDS_BEFORE_TELLING == 0)
+            hub_tell_all(hub);
     }
 }
 
