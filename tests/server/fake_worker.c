@@ -44,6 +44,12 @@ static void say(struct fake_worker *worker, uint32_t type, struct record_writer 
     assert_false(record->has_failed);
     assert_true(channel_send(worker->channel, type, record, fd));
     record_writer_finish(record);
+    while (channel_wants_to_send(worker->channel)) {
+        struct pollfd polled = {.fd = channel_fd(worker->channel), .events = POLLOUT};
+
+        assert_int_equal(poll(&polled, 1, 60000), 1);
+        assert_true(channel_flush(worker->channel));
+    }
 }
 
 void fake_worker_ready(struct fake_worker *worker)
