@@ -139,7 +139,7 @@ static bool follow_store(struct hub *hub, struct hub_job *job, struct error *err
         return false;
     log_event(LOG_WARNING, "job.fence_old", "job=%s state=%s", job->id,
               found ? job_state_name(row.state) : "gone");
-    if (found && row.state == JOB_QUEUED) {
+    if (found && row.state == JOB_QUEUED && job->state == JOB_RUNNING) {
         become_queued(hub, job, true);
     } else if (found && row.state == JOB_CANCELLED) {
         become_cancelled(hub, job);
@@ -256,7 +256,8 @@ void hub_settle_all(struct hub *hub)
             if (job->owed == OWED_NOTHING)
                 continue;
             settle(hub, job);
-            /* Retiring it may have freed an older one, which may be `next`. */
+            /* Retiring it may have freed an older one, which may be `next`: the rest of the
+             * bucket comes at the next tick. */
             next = NULL;
         }
     }

@@ -324,14 +324,17 @@ static void every_owner_gets_its_share(void **state)
     int shares[50] = {0};
     char owner[16];
 
+    close_hub(scene);
+    scene->options.max_queue = scene->options.max_queue_per_owner = 2000;
+    open_hub(scene);
     bring_worker(scene);
-    for (int i = 0; i < 660; i++)
+    for (int i = 0; i < 1176; i++)
         add_job(scene, (struct wish){.owner = "owner0"});
-    for (int i = 0; i < 340; i++) {
+    for (int i = 0; i < 49 * 12; i++) {
         snprintf(owner, sizeof owner, "owner%d", 1 + i % 49);
         add_job(scene, (struct wish){.owner = owner});
     }
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 500; i++) {
         struct job_view view;
         int index;
 
@@ -342,7 +345,7 @@ static void every_owner_gets_its_share(void **state)
         job_view_finish(&view);
     }
     for (int i = 0; i < 50; i++)
-        assert_in_range(shares[i], 5, 7);
+        assert_in_range(shares[i], 9, 11);
 }
 
 struct clients {
@@ -773,6 +776,88 @@ static void estimates_come_from_a_worker(void **state)
     assert_null(ask_for_estimate(scene));
 }
 
+struct blocked {
+    struct hub *hub;
+    int started[2], released[2];
+};
+
+static bool wait_in_store(void *context, struct store *store, struct error *err)
+{
+    struct blocked *blocked = context;
+    char byte = 0;
+
+    (void)store;
+    return (write(blocked->started[1], &byte, 1) == 1 &&
+            read(blocked->released[0], &byte, 1) == 1) ||
+           error_set(err, ERROR_IO, "a pipe");
+}
+
+static void *block_store(void *context)
+{
+    struct blocked *blocked = context;
+    struct error err;
+
+    return hub_with_store(blocked->hub, wait_in_store, blocked, &err) ? blocked : NULL;
+}
+
+static void polls_do_not_wait_for_the_disk(void **state)
+{
+    struct scene *scene = *state;
+    struct blocked blocked = {.hub = scene->hub};
+    struct hub_state now;
+    pthread_t thread;
+    struct id id;
+    void *result;
+    char byte = 0;
+
+    bring_worker(scene);
+    id = add_job(scene, (struct wish){0});
+    take(scene);
+    assert_int_equal(pipe(blocked.started), 0);
+    assert_int_equal(pipe(blocked.released), 0);
+    assert_int_equal(pthread_create(&thread, NULL, block_store, &blocked), 0);
+    assert_int_equal(read(blocked.started[0], &byte, 1), 1);
+    assert_int_equal(state_of(scene, id.text), JOB_RUNNING);
+    hub_state(scene->hub, &now);
+    assert_int_equal(now.running, 1);
+    assert_int_equal(write(blocked.released[1], &byte, 1), 1);
+    pthread_join(thread, &result);
+    assert_ptr_equal(result, &blocked);
+    for (int i = 0; i < 2; i++) {
+        close(blocked.started[i]);
+        close(blocked.released[i]);
+    }
+}
+
+static void a_second_worker_takes_its_share(void **state)
+{
+    struct scene *scene = *state;
+    struct fake_worker second;
+    struct job_message job;
+    struct hub_state now;
+
+    bring_worker(scene);
+    fake_worker_come(&second, scene->control[1], 1, 0);
+    fake_worker_ready(&second);
+    do {
+        hear(&scene->ears, EVENT_WORKER);
+        hub_state(scene->hub, &now);
+    } while (now.workers_ready < 2);
+    add_job(scene, (struct wish){0});
+    add_job(scene, (struct wish){0});
+    take(scene);
+    job = fake_worker_take(&second);
+    job_spec_finish(&job.spec);
+    fake_worker_done(&second, job.ticket);
+    hear(&scene->ears, EVENT_JOB_DONE);
+    fake_worker_die(&second);
+    do {
+        hear(&scene->ears, EVENT_WORKER);
+        hub_state(scene->hub, &now);
+    } while (now.workers > 1);
+    assert_int_equal(now.running, 1); /* the other's job goes on */
+}
+
 #define HUB_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -800,6 +885,8 @@ int main(void)
         HUB_TEST(jobs_survive_a_restart),
         HUB_TEST(history_is_listed_starred_and_deleted),
         HUB_TEST(estimates_come_from_a_worker),
+        HUB_TEST(polls_do_not_wait_for_the_disk),
+        HUB_TEST(a_second_worker_takes_its_share),
     };
 
     return cmocka_run_group_tests_name("hub", tests, NULL, NULL);
