@@ -151,10 +151,9 @@ void fake_worker_picture(struct fake_worker *worker, uint64_t ticket, int image)
     struct record_writer record = {0};
     char file[64];
 
-    snprintf(file, sizeof file, "picture %d of %llu", image, (unsigned long long)ticket);
-    picture.file_bytes = strlen(file);
+    snprintf(file, sizeof file, "picture %d of %llu, small", image, (unsigned long long)ticket);
     picture.thumbnail_bytes = strlen("small");
-    strcat(file, "small");
+    picture.file_bytes = strlen(file) - picture.thumbnail_bytes;
     picture_message_write(&record, &picture);
     say(worker, MESSAGE_PICTURE, &record, memory_with(file));
 }

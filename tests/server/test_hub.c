@@ -340,7 +340,7 @@ static void every_owner_gets_its_share(void **state)
 
         fake_worker_done(&scene->worker, take(scene));
         view = peek(scene, hear(&scene->ears, EVENT_JOB_STARTED).job);
-        index = atoi(view.owner + strlen("owner"));
+        index = (int)strtol(view.owner + strlen("owner"), NULL, 10);
         shares[index]++;
         job_view_finish(&view);
     }
