@@ -79,7 +79,7 @@ void spec_write(struct record_writer *writer, const struct job_spec *spec)
     record_put_f64(writer, spec->skip_layer_start);
     record_put_f64(writer, spec->skip_layer_stop);
     record_put_f64(writer, spec->strength);
-    record_put_i32(writer, spec->format);
+    record_put_i32(writer, (int32_t)spec->format);
     record_put_i32(writer, spec->quality);
     put_image(writer, &spec->init_image);
     put_image(writer, &spec->mask);
@@ -229,7 +229,7 @@ bool device_message_read(struct device_message *message, struct record_reader re
 void progress_message_write(struct record_writer *writer, const struct progress_message *message)
 {
     record_put_u64(writer, message->ticket);
-    record_put_i32(writer, message->phase);
+    record_put_i32(writer, (int32_t)message->phase);
     record_put_i32(writer, message->step);
     record_put_i32(writer, message->step_count);
     record_put_i32(writer, message->pictures_done);
@@ -277,7 +277,7 @@ void picture_message_write(struct record_writer *writer, const struct picture_me
     record_put_i32(writer, message->height);
     record_put_u64(writer, message->file_bytes);
     record_put_u64(writer, message->thumbnail_bytes);
-    record_put_i32(writer, message->format);
+    record_put_i32(writer, (int32_t)message->format);
 }
 
 bool picture_message_read(struct picture_message *message, struct record_reader reader)
@@ -323,7 +323,7 @@ bool done_message_read(struct done_message *message, struct record_reader reader
 void failed_message_write(struct record_writer *writer, const struct failed_message *message)
 {
     record_put_u64(writer, message->ticket);
-    record_put_i32(writer, message->failure);
+    record_put_i32(writer, (int32_t)message->failure);
     record_put_text(writer, message->message);
 }
 
