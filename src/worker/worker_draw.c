@@ -170,6 +170,7 @@ static void step_failed(struct worker *worker, const struct error *err)
 
 static void learn_step(struct worker *worker, double seconds)
 {
+    worker->untold_step_seconds = seconds;
     worker->step_seconds = worker->step_seconds > 0
                                ? (1 - OF_THE_NEW) * worker->step_seconds + OF_THE_NEW * seconds
                                : seconds;

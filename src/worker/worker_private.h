@@ -43,7 +43,8 @@ struct worker {
     bool is_draining, is_lost, front_left; /* is_lost: the device failed for good */
     double device_told;
     double step_seconds, seconds_per_cost; /* averages; 0: unknown */
-    int batch_size;                        /* of the latest step */
+    double untold_step_seconds;            /* of the latest step; 0: was told */
+    int batch_size;                        /* of it */
 };
 
 /* --- worker_jobs.c --- */

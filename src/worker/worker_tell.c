@@ -131,7 +131,7 @@ void worker_tell_progress(struct worker *worker, struct worker_job *job, enum jo
         .step = step,
         .step_count = step_count,
         .pictures_done = job->finished,
-        .step_seconds = worker->step_seconds,
+        .step_seconds = worker->untold_step_seconds,
         .batch_size = worker->batch_size,
     };
     struct record_writer record = {0};
@@ -141,6 +141,7 @@ void worker_tell_progress(struct worker *worker, struct worker_job *job, enum jo
         return;
     job->phase = phase;
     job->told = now;
+    worker->untold_step_seconds = 0;
     progress_message_write(&record, &message);
     worker_send(worker, MESSAGE_PROGRESS, &record, -1);
 }
