@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/version.h"
 #include "cli/report.h"
@@ -121,8 +123,8 @@ static bool create_apis(struct front *front, struct error *err)
     const struct openai_options openai = {
         .hub = front->hub, .auth = front->auth, .limits = limits_of(front->settings)};
     const struct a1111_api_options a1111 = {.hub = front->hub,
-                                        .limits = limits_of(front->settings),
-                                        .version = PROGRAM_NAME_AND_VERSION};
+                                            .limits = limits_of(front->settings),
+                                            .version = PROGRAM_NAME_AND_VERSION};
     const struct openapi_options openapi = {
         .version = SD35_VERSION, .parts = front->parts, .parameters = front->parameters};
 
@@ -229,14 +231,33 @@ static bool start(struct front *front, int control_fd, struct error *err)
     return start_server(front, err) && tell_address(front, err);
 }
 
-/* Waits for a signal that ends it; SIGHUP reads passwords and keys again. */
-static void wait_for_the_end(struct front *front, const sigset_t *signals)
+/* From now on a front that ends is started again. */
+static void tell_supervisor(int control_fd)
 {
-    int signal;
+    const struct front_says says = {.word = FRONT_LISTENS};
 
-    while (sigwait(signals, &signal) == 0 && signal == SIGHUP) {
-        log_event(LOG_INFO, "reload", "what=users");
-        auth_reload(front->auth);
+    (void)send(control_fd, &says, sizeof says, MSG_NOSIGNAL);
+}
+
+/* Waits for a signal that ends it; SIGHUP reads passwords and keys again. False when only another
+ * front gets on. */
+static bool wait_for_the_end(struct front *front, const sigset_t *signals)
+{
+    const struct timespec pause = {.tv_sec = 1};
+
+    for (;;) {
+        int signal = sigtimedwait(signals, NULL, &pause);
+
+        if (signal == SIGHUP) {
+            log_event(LOG_INFO, "reload", "what=users");
+            auth_reload(front->auth);
+        } else if (signal > 0) {
+            return true;
+        }
+        if (hub_must_restart(front->hub)) {
+            log_event(LOG_ERROR, "front.restarts", "why=store");
+            return false;
+        }
     }
 }
 
@@ -287,11 +308,16 @@ int serve_front(const struct serve_settings *settings, int control_fd)
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* in all threads */
     ok = start(&front, control_fd, &err);
     if (ok) {
-        wait_for_the_end(&front, &signals);
-        drain(&front, &signals);
-    } else {
-        report_error(&err);
+        tell_supervisor(control_fd);
+        ok = wait_for_the_end(&front, &signals);
+        if (ok)
+            drain(&front, &signals);
+        else
+            error_set(&err, ERROR_IO, "the store takes no more writes");
     }
+    if (!ok)
+        report_error(&err);
     stop(&front);
+    close(control_fd);
     return ok ? 0 : error_exit_code(err.code);
 }

@@ -14,6 +14,7 @@
 
 #define BACKLOG 4096
 #define ACCEPTS_AT_ONCE 256 /* then the deadlines have their turn */
+#define REFUSED_AT_ONCE 256 /* connections beyond the limit that are being told so */
 
 #define SHORT_ANSWER(status, code, message)                                                        \
     "HTTP/1.1 " status "\r\nContent-Type: application/json\r\nConnection: close\r\n"               \
@@ -94,25 +95,35 @@ bool http_listen(struct http_server *server, const char *host, int port, struct 
     return true;
 }
 
-static void refuse(int fd, int status)
+/* What the client has sent already would turn a close into a reset, which eats the answer: so the
+ * socket lingers, while there are not too many of its kind. */
+static void refuse(struct http_server *server, int fd, const unsigned char address[16], int status)
 {
     const char *text = http_short_answer(status);
 
-    (void)send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (!server->options.tls_cert)
+        (void)send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
     shutdown(fd, SHUT_WR);
-    close(fd);
+    pthread_mutex_lock(&server->lock);
+    if (server->connection_count < server->limits.connections + REFUSED_AT_ONCE)
+        (void)http_connection_add_locked(server, fd, address, false, CONNECTION_LINGER);
+    else
+        close(fd);
+    pthread_mutex_unlock(&server->lock);
 }
 
 /* The spare descriptor lets one more in, to be told why it cannot stay. */
 static void refuse_without_descriptors(struct http_server *server)
 {
+    static const unsigned char nobody[16];
     int fd;
 
-    if (server->spare_fd >= 0)
-        close(server->spare_fd);
+    if (server->spare_fd < 0)
+        return;
+    close(server->spare_fd);
     fd = accept4(server->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0)
-        refuse(fd, 503);
+        refuse(server, fd, nobody, 503);
     server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
@@ -137,7 +148,8 @@ static void take(struct http_server *server, int fd, const struct sockaddr_stora
     bool is_counted;
 
     http_address_of(address, from);
-    is_counted = !http_address_is_loopback(address) && !http_peers_trust(server->peers, address);
+    is_counted = !http_peers_trust(server->peers, address) &&
+                 (server->limits.is_loopback_counted || !http_address_is_loopback(address));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     pthread_mutex_lock(&server->lock);
     status = check_room_locked(server, address, is_counted);
@@ -149,10 +161,10 @@ static void take(struct http_server *server, int fd, const struct sockaddr_stora
     }
     pthread_mutex_unlock(&server->lock);
     if (status != 0)
-        refuse(fd, status);
-    else if (connection)
-        /* When it fails it closes fd, and tells http_connection_closed only if it began. */
-        (void)MHD_add_connection(server->daemon, fd, (const struct sockaddr *)from, size);
+        refuse(server, fd, address, status);
+    else if (connection &&
+             MHD_add_connection(server->daemon, fd, (const struct sockaddr *)from, size) != MHD_YES)
+        http_connection_forget(server, fd);
 }
 
 void http_accept_all(struct http_server *server)

@@ -224,7 +224,7 @@ static struct http_stream *create_stream(struct http_exchange *exchange, const c
     stream->context = context;
     stream->is_events = strncasecmp(type, "text/event-stream", 17) == 0;
     stream->is_chunked = !exchange->is_http_1_0;
-    stream->is_head = exchange->is_head;
+    stream->is_head = stream->is_ended = exchange->is_head;
     stream->written_at = seconds_now();
     stream->fd = -1;
     pthread_mutex_init(&stream->lock, NULL);
@@ -261,9 +261,8 @@ static bool start_direct(struct http_stream *stream, struct http_exchange *excha
         stream->size = stream->room = size;
         pthread_mutex_lock(&server->lock);
         if (!atomic_load(&server->is_stopping))
-            connection =
-                http_connection_add_locked(server, fd, exchange->connection->address,
-                                           exchange->connection->is_counted, CONNECTION_STREAM);
+            connection = http_connection_add_locked(server, fd, exchange->address,
+                                                    exchange->is_counted, CONNECTION_STREAM);
         else
             close(fd);
         if (connection)
@@ -329,6 +328,7 @@ static bool start_in_source(struct http_stream *stream, struct http_exchange *ex
 static struct http_stream *fail_to_start(struct http_exchange *exchange, struct http_stream *stream)
 {
     if (stream) {
+        free(stream->bytes);
         pthread_mutex_destroy(&stream->lock);
         free(stream);
     }

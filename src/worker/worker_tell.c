@@ -105,9 +105,9 @@ void worker_tell_device(struct worker *worker)
         .memory_free = state.free_bytes,
         .memory_total = state.total_bytes,
         .memory_used_by_us = state.used_bytes,
-        .utilisation_percent = -1,
-        .temperature_celsius = -1,
-        .power_watts = -1,
+        .utilisation_percent = state.utilisation_percent,
+        .temperature_celsius = state.temperature_celsius,
+        .power_watts = state.power_watts,
         .running = running_jobs(worker),
     };
     device_message_write(&record, &message);
