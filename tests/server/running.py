@@ -104,10 +104,11 @@ class Server:
         return [pid for pid in children(self.process.pid) if pid != front and is_alive(pid)] if front else []
 
     def _listens(self, pid):
-        try:
-            inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-        except OSError:
-            return False
+        inodes = set()
+        with contextlib.suppress(OSError):  # of another user, or gone
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):  # closed since
+                    inodes.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
         for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == self.port and f"socket:[{fields[9]}]" in inodes:
