@@ -21,6 +21,7 @@ struct worker_job {
     struct pipeline_job *job;        /* NULL until it runs */
     int place_of[JOB_COUNT_MAX];     /* by picture */
     int finished;                    /* pictures */
+    int steps_alone;                 /* of each that is drawn alone; 0: not known yet */
     bool draws_alone;                /* the batch could not draw what is left of it */
     bool was_short_of_memory, was_repeated;
     enum job_phase phase; /* as last told */
