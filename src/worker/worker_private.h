@@ -36,7 +36,8 @@ struct worker {
     struct inbox *inbox;
     struct pipeline *pipeline;
     struct pipeline_info info;
-    char *model_name; /* UTF-8 */
+    char *model_name;          /* UTF-8 */
+    struct worker_facts facts; /* as told when it got ready */
     struct pipeline_batch *batch;
     struct worker_job *jobs;               /* in the order in which they came */
     bool is_draining, is_lost, front_left; /* is_lost: the device failed for good */
@@ -90,7 +91,7 @@ void worker_send_preview(struct worker *worker, const struct worker_job *job, in
 void worker_send(struct worker *worker, enum message_type type, struct record_writer *record,
                  int fd); /* takes what the writer holds and fd */
 void worker_tell_loading(struct worker *worker, const char *what, double fraction);
-void worker_tell_ready(struct worker *worker);
+void worker_tell_ready(struct worker *worker); /* fills its facts */
 void worker_tell_progress(struct worker *worker, struct worker_job *job, enum job_phase phase,
                           int step, int step_count);
 void worker_tell_done(struct worker *worker, const struct worker_job *job);

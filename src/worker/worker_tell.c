@@ -51,15 +51,14 @@ void worker_tell_loading(struct worker *worker, const char *what, double fractio
     worker_send(worker, MESSAGE_LOADING, &record, -1);
 }
 
-void worker_tell_ready(struct worker *worker)
+static void fill_facts(struct worker *worker)
 {
     const struct pipeline_info *info = &worker->info;
+    struct worker_facts *facts = &worker->facts;
     struct pipeline_request defaults;
-    struct record_writer record = {0};
-    struct worker_facts facts;
 
     pipeline_request_defaults(worker->pipeline, &defaults);
-    facts = (struct worker_facts){
+    *facts = (struct worker_facts){
         .side_max = info->side_max,
         .layer_count = info->layer_count,
         .max_batch = worker->options->max_batch,
@@ -73,11 +72,18 @@ void worker_tell_ready(struct worker *worker)
         .guidance = defaults.guidance_scale,
         .flow_shift = defaults.flow_shift,
     };
-    fit_text(facts.model, sizeof facts.model, worker->model_name);
-    fit_text(facts.variant, sizeof facts.variant, info->variant);
-    fit_text(facts.device, sizeof facts.device, info->device);
-    fit_text(facts.weight_types, sizeof facts.weight_types, info->weight_types);
-    worker_facts_write(&record, &facts);
+    fit_text(facts->model, sizeof facts->model, worker->model_name);
+    fit_text(facts->variant, sizeof facts->variant, info->variant);
+    fit_text(facts->device, sizeof facts->device, info->device);
+    fit_text(facts->weight_types, sizeof facts->weight_types, info->weight_types);
+}
+
+void worker_tell_ready(struct worker *worker)
+{
+    struct record_writer record = {0};
+
+    fill_facts(worker);
+    worker_facts_write(&record, &worker->facts);
     worker_send(worker, MESSAGE_READY, &record, -1);
 }
 
