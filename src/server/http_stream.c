@@ -347,6 +347,7 @@ struct http_stream *http_start_stream(struct http_exchange *exchange, const char
 
     if (!stream)
         return fail_to_start(exchange, NULL);
+    http_add_header(exchange, "X-Accel-Buffering", "no"); /* nginx passes events on at once */
     if (!(is_tls ? start_in_source(stream, exchange, type, &response)
                  : start_direct(stream, exchange, type)))
         return fail_to_start(exchange, stream);

@@ -118,6 +118,7 @@ static void wrong_fields_are_named(void **state)
 {
     (void)state;
     expect_bad("[]", 400, "invalid_value", "");
+    expect_bad("{\"prompt\": \"\"}", 400, "invalid_value", "prompt");
     expect_bad("{\"prompt\": \"a\", \"n\": 11}", 400, "invalid_value", "n");
     expect_bad("{\"prompt\": \"a\", \"n\": \"2\"}", 400, "invalid_value", "n");
     expect_bad("{\"prompt\": \"a\", \"size\": \"0x\"}", 400, "invalid_value", "size");
