@@ -44,7 +44,7 @@ bool hub_note_store(struct hub *hub, bool works, const struct error *err)
     hub->store_works = works;
     pthread_mutex_unlock(&hub->lock);
     if (works) {
-        log_event(LOG_INFO, "store.recovered", "seconds_lost=0");
+        log_event(LOG_INFO, "store.recovered", "waiting=%d", hub->queue.count);
     } else {
         metrics_count(METRIC_FAULTS, "storage", 1);
         log_event(LOG_ERROR, "store.failed", "code=%s message=\"%s\"", error_code_name(err->code),
@@ -161,11 +161,11 @@ static bool admit(struct hub *hub, struct submission *submission, double now)
     if (!hub->has_facts) {
         hub_fail(submission->err, 503, "model_loading", loading_seconds(hub),
                  "the model is still being loaded");
-        return refuse(submission, "model_loading");
+        return refuse(submission, "not_ready");
     }
     if (!hub_disk_has_reserve(hub, now)) {
         hub_fail(submission->err, 507, "storage_full", 60, "the disk has no room left");
-        return refuse(submission, "storage_full");
+        return refuse(submission, "disk_full");
     }
     pthread_mutex_lock(&hub->lock);
     owner = submission->owner = hub_owner_get(&hub->queue, submission->job.owner);
@@ -266,7 +266,7 @@ static void answer(struct hub *hub, struct submission *submission)
     if (submission->is_refused)
         return;
     if (submission->how == STORE_CONFLICT) {
-        submission->is_refused = true;
+        refuse(submission, "idempotency_conflict");
         hub_fail(submission->err, 409, "idempotency_conflict", 0,
                  "this Idempotency-Key came with another request before");
     } else if (!hub_look(hub, submission->id, submission->job.owner, submission->out,
