@@ -121,8 +121,8 @@ static bool create_apis(struct front *front, struct error *err)
     const struct openai_options openai = {
         .hub = front->hub, .auth = front->auth, .limits = limits_of(front->settings)};
     const struct a1111_api_options a1111 = {.hub = front->hub,
-                                        .limits = limits_of(front->settings),
-                                        .version = PROGRAM_NAME_AND_VERSION};
+                                            .limits = limits_of(front->settings),
+                                            .version = PROGRAM_NAME_AND_VERSION};
     const struct openapi_options openapi = {
         .version = SD35_VERSION, .parts = front->parts, .parameters = front->parameters};
 
@@ -229,15 +229,23 @@ static bool start(struct front *front, int control_fd, struct error *err)
     return start_server(front, err) && tell_address(front, err);
 }
 
-/* Waits for a signal that ends it; SIGHUP reads passwords and keys again. */
-static void wait_for_the_end(struct front *front, const sigset_t *signals)
+/* Waits for a signal that ends it; SIGHUP reads passwords and keys again. False: the store needs a
+ * new process, which the supervisor starts. */
+static bool wait_for_the_end(struct front *front, const sigset_t *signals, struct error *err)
 {
-    int signal;
+    const struct timespec pause = {.tv_sec = 1};
 
-    while (sigwait(signals, &signal) == 0 && signal == SIGHUP) {
-        log_event(LOG_INFO, "reload", "what=users");
-        auth_reload(front->auth);
+    while (!hub_must_restart(front->hub)) {
+        int signal = sigtimedwait(signals, NULL, &pause);
+
+        if (signal == SIGTERM || signal == SIGINT)
+            return true;
+        if (signal == SIGHUP) {
+            log_event(LOG_INFO, "reload", "what=users");
+            auth_reload(front->auth);
+        }
     }
+    return error_set(err, ERROR_IO, "the store takes no more writes: starting anew");
 }
 
 /* Running jobs get their grace; a second signal ends it at once. */
@@ -285,13 +293,11 @@ int serve_front(const struct serve_settings *settings, int control_fd)
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* in all threads */
-    ok = start(&front, control_fd, &err);
-    if (ok) {
-        wait_for_the_end(&front, &signals);
+    ok = start(&front, control_fd, &err) && wait_for_the_end(&front, &signals, &err);
+    if (ok)
         drain(&front, &signals);
-    } else {
+    else
         report_error(&err);
-    }
     stop(&front);
     return ok ? 0 : error_exit_code(err.code);
 }
