@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/version.h"
 #include "cli/report.h"
@@ -229,23 +231,34 @@ static bool start(struct front *front, int control_fd, struct error *err)
     return start_server(front, err) && tell_address(front, err);
 }
 
-/* Waits for a signal that ends it; SIGHUP reads passwords and keys again. False: the store needs a
- * new process, which the supervisor starts. */
-static bool wait_for_the_end(struct front *front, const sigset_t *signals, struct error *err)
+/* From now on a front that ends is started again. */
+static void tell_supervisor(int control_fd)
+{
+    const struct front_says says = {.word = FRONT_LISTENS};
+
+    (void)send(control_fd, &says, sizeof says, MSG_NOSIGNAL);
+}
+
+/* Waits for a signal that ends it; SIGHUP reads passwords and keys again. False when only another
+ * front gets on. */
+static bool wait_for_the_end(struct front *front, const sigset_t *signals)
 {
     const struct timespec pause = {.tv_sec = 1};
 
-    while (!hub_must_restart(front->hub)) {
+    for (;;) {
         int signal = sigtimedwait(signals, NULL, &pause);
 
-        if (signal == SIGTERM || signal == SIGINT)
-            return true;
         if (signal == SIGHUP) {
             log_event(LOG_INFO, "reload", "what=users");
             auth_reload(front->auth);
+        } else if (signal > 0) {
+            return true;
+        }
+        if (hub_must_restart(front->hub)) {
+            log_event(LOG_ERROR, "front.restarts", "why=store");
+            return false;
         }
     }
-    return error_set(err, ERROR_IO, "the store takes no more writes: starting anew");
 }
 
 /* Running jobs get their grace; a second signal ends it at once. */
@@ -293,11 +306,18 @@ int serve_front(const struct serve_settings *settings, int control_fd)
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* in all threads */
-    ok = start(&front, control_fd, &err) && wait_for_the_end(&front, &signals, &err);
-    if (ok)
-        drain(&front, &signals);
-    else
+    ok = start(&front, control_fd, &err);
+    if (ok) {
+        tell_supervisor(control_fd);
+        ok = wait_for_the_end(&front, &signals);
+        if (ok)
+            drain(&front, &signals);
+        else
+            error_set(&err, ERROR_IO, "the store takes no more writes");
+    }
+    if (!ok)
         report_error(&err);
     stop(&front);
+    close(control_fd);
     return ok ? 0 : error_exit_code(err.code);
 }
