@@ -1,6 +1,7 @@
 /* Drawing: steps of the batch, and jobs that draw alone. */
 #include <stdlib.h>
 
+#include "base/kill_point.h"
 #include "worker/worker_private.h"
 
 /* --- Progress --- */
@@ -122,6 +123,8 @@ static bool take_latent(struct worker *worker, struct worker_job *job, int image
 static bool finish_picture(struct worker *worker, struct worker_job *job, int image,
                            struct error *err)
 {
+    int count = pipeline_job_step_count(job->job) * job->request.image_count;
+    int steps = steps_done(worker, job); /* the picture's own count until it leaves the batch */
     float *latent = malloc(latent_floats(job) * sizeof *latent);
     double began = seconds_now();
     struct image picture = {0};
@@ -134,6 +137,7 @@ static bool finish_picture(struct worker *worker, struct worker_job *job, int im
     ok = take_latent(worker, job, image, latent, err) &&
          pipeline_batch_decode(worker->batch, job->job, latent, &picture, err);
     if (ok) {
+        worker_tell_progress(worker, job, JOB_PHASE_SAVE, steps, count);
         worker_beat(worker, HEARTBEAT_DECODE);
         ok = save(worker, job, image, &picture, err);
     }
@@ -209,6 +213,7 @@ void worker_step(struct worker *worker)
         next = job->next;
         if (!is_in_batch(job))
             continue;
+        kill_point_prompt(job->message.spec.prompt);
         tell_phase(worker, job, JOB_PHASE_DENOISE);
         preview(worker, job);
         finish_pictures(worker, job);
