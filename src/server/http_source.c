@@ -86,6 +86,16 @@ bool http_source_write(struct http_source *source, const void *bytes, size_t siz
     return is_fine;
 }
 
+size_t http_source_sent(struct http_source *source)
+{
+    size_t sent;
+
+    pthread_mutex_lock(&source->lock);
+    sent = source->sent;
+    pthread_mutex_unlock(&source->lock);
+    return sent;
+}
+
 /* On a handler thread: one piece. */
 static void fill_source(struct http_task *task)
 {
