@@ -13,6 +13,10 @@
 /* libpng buffers no chunk that we want; this stops the ones that it would. */
 #define PNG_CHUNK_BYTES_MAX 65536
 
+/* Deflated data that may follow the last row begun, beside the row itself: libpng inflates all of
+ * it, a thousand times as much, only to throw it away. */
+#define PNG_SURPLUS_BYTES_MAX 65536
+
 /* One picture on its way through libpng, which reports failure by jumping out. */
 struct png_coder {
     png_structp png;
@@ -21,6 +25,7 @@ struct png_coder {
     const unsigned char *bytes;
     size_t size, at; /* of bytes */
     bool wants_alpha;
+    size_t stop; /* where reading must not go on for now */
     bool is_out_of_memory;
     struct error *err;
 };
@@ -173,8 +178,26 @@ static void read_bytes(png_structp png, png_bytep out, size_t count)
 
     if (count > coder->size - coder->at)
         png_error(png, "it is cut off");
+    if (coder->at > coder->stop)
+        png_error(png, "it has more data than pixels");
     memcpy(out, coder->bytes + coder->at, count);
     coder->at += count;
+}
+
+static void read_rows(struct png_coder *coder, const struct image *out, size_t row_bytes)
+{
+    int passes = png_set_interlace_handling(coder->png);
+
+    png_read_update_info(coder->png, coder->info);
+    if (png_get_rowbytes(coder->png, coder->info) != row_bytes)
+        png_error(coder->png, "its colours are of an unknown kind");
+    for (int pass = 0; pass < passes; pass++)
+        for (int y = 0; y < out->height; y++) {
+            if (pass == passes - 1 && y == out->height - 1)
+                coder->stop = coder->at + 2 * row_bytes + PNG_SURPLUS_BYTES_MAX;
+            png_read_row(coder->png, out->pixels + (size_t)y * row_bytes, NULL);
+        }
+    coder->stop = coder->size;
 }
 
 /* Whatever the file holds becomes 8-bit RGB; alpha is dropped. */
@@ -214,9 +237,6 @@ static void ask_for_alpha(struct png_coder *coder)
 
 static bool read_picture(struct png_coder *coder, const struct image *out)
 {
-    size_t row_bytes = (size_t)out->width * 3;
-    int passes;
-
     if (setjmp(png_jmpbuf(coder->png)))
         return false;
     png_set_read_fn(coder->png, coder, read_bytes);
@@ -234,13 +254,7 @@ static bool read_picture(struct png_coder *coder, const struct image *out)
         ask_for_alpha(coder);
     else
         ask_for_rgb(coder);
-    passes = png_set_interlace_handling(coder->png);
-    png_read_update_info(coder->png, coder->info);
-    if (png_get_rowbytes(coder->png, coder->info) != row_bytes)
-        png_error(coder->png, "its colours are of an unknown kind");
-    for (int pass = 0; pass < passes; pass++)
-        for (int y = 0; y < out->height; y++)
-            png_read_row(coder->png, out->pixels + (size_t)y * row_bytes, NULL);
+    read_rows(coder, out, (size_t)out->width * 3);
     png_read_end(coder->png, NULL);
     return true;
 }
@@ -263,7 +277,7 @@ static bool decode(struct png_coder *coder, struct image *out)
 bool image_png_decode(struct image *out, const unsigned char *bytes, size_t size, const char *name,
                       struct error *err)
 {
-    struct png_coder coder = {.name = name, .bytes = bytes, .size = size, .err = err};
+    struct png_coder coder = {.name = name, .bytes = bytes, .size = size, .stop = size, .err = err};
 
     return decode(&coder, out);
 }
@@ -272,7 +286,7 @@ bool image_png_decode_alpha(struct image *out, const unsigned char *bytes, size_
                             const char *name, struct error *err)
 {
     struct png_coder coder = {
-        .name = name, .bytes = bytes, .size = size, .wants_alpha = true, .err = err};
+        .name = name, .bytes = bytes, .size = size, .stop = size, .wants_alpha = true, .err = err};
 
     return decode(&coder, out);
 }

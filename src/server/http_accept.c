@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,28 +13,35 @@
 
 #include "server/http_private.h"
 
+#define NAP_MS 10
 #define BACKLOG 4096
 #define ACCEPTS_AT_ONCE 256 /* then the deadlines have their turn */
 #define REFUSED_AT_ONCE 256 /* connections beyond the limit that are being told so */
 
-#define SHORT_ANSWER(status, code, message)                                                        \
+#define SHORT_ANSWER(status, headers, code, message)                                               \
     "HTTP/1.1 " status "\r\nContent-Type: application/json\r\nConnection: close\r\n"               \
-    "Retry-After: 1\r\n\r\n{\"error\":{\"code\":\"" code "\",\"message\":\"" message "\"}}"
+    "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"                               \
+    "Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n" headers        \
+    "\r\n{\"error\":{\"code\":\"" code "\",\"message\":\"" message "\"}}"
+#define LATER "Retry-After: 1\r\n"
 
 const char *http_short_answer(int status)
 {
     switch (status) {
     case 400:
-        return SHORT_ANSWER("400 Bad Request", "bad_request", "the body came in too many pieces");
+        return SHORT_ANSWER("400 Bad Request", "", "bad_request",
+                            "the body came in too many pieces");
     case 408:
-        return SHORT_ANSWER("408 Request Timeout", "timeout", "the request came too slowly");
+        return SHORT_ANSWER("408 Request Timeout", "", "timeout", "the request came too slowly");
     case 413:
-        return SHORT_ANSWER("413 Content Too Large", "request_too_large", "the body is too large");
+        return SHORT_ANSWER("413 Content Too Large", "", "request_too_large",
+                            "the body is too large");
     case 429:
-        return SHORT_ANSWER("429 Too Many Requests", "too_many_connections",
+        return SHORT_ANSWER("429 Too Many Requests", LATER, "too_many_connections",
                             "this address has too many connections");
     default:
-        return SHORT_ANSWER("503 Service Unavailable", "busy", "the server has too much to do");
+        return SHORT_ANSWER("503 Service Unavailable", LATER, "busy",
+                            "the server has too much to do");
     }
 }
 
@@ -112,19 +120,28 @@ static void refuse(struct http_server *server, int fd, const unsigned char addre
     pthread_mutex_unlock(&server->lock);
 }
 
-/* The spare descriptor lets one more in, to be told why it cannot stay. */
-static void refuse_without_descriptors(struct http_server *server)
+/* The spare descriptor lets one more in, to be told why it cannot stay. It is needed again at once,
+ * so this one does not linger. False: it is lost for now. */
+static bool refuse_without_descriptors(struct http_server *server)
 {
-    static const unsigned char nobody[16];
+    const char *text = http_short_answer(503);
+    char unused[4096];
     int fd;
 
-    if (server->spare_fd < 0)
-        return;
-    close(server->spare_fd);
+    if (server->spare_fd >= 0)
+        close(server->spare_fd);
     fd = accept4(server->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0)
-        refuse(server, fd, nobody, 503);
+    if (fd >= 0) {
+        if (!server->options.tls_cert)
+            (void)send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void)!recv(fd, unused, sizeof unused, MSG_DONTWAIT);
+        close(fd);
+    }
     server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (server->spare_fd >= 0)
+        return true;
+    (void)poll(NULL, 0, NAP_MS); /* somebody else took it: do not spin until there are more */
+    return false;
 }
 
 /* 0, or the status of the refusal. */
@@ -177,9 +194,8 @@ void http_accept_all(struct http_server *server)
 
         if (fd >= 0)
             take(server, fd, &from, size);
-        else if (errno == EMFILE || errno == ENFILE)
-            refuse_without_descriptors(server);
-        else if (errno != EINTR && errno != ECONNABORTED)
+        else if (errno == EMFILE || errno == ENFILE ? !refuse_without_descriptors(server)
+                                                    : errno != EINTR && errno != ECONNABORTED)
             return;
     }
 }

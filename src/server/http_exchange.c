@@ -199,6 +199,8 @@ void http_exchange_leave(struct http_exchange *exchange)
     exchange->is_suspended = false;
     if (!is_answered)
         exchange->status = 499; /* as others log it: the client closed the request */
+    if (exchange->source)
+        exchange->bytes = http_source_sent(exchange->source);
     pthread_mutex_unlock(&exchange->lock);
     http_exchange_report(exchange, exchange->bytes);
     if (!is_answered && !is_owed)

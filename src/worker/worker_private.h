@@ -21,6 +21,7 @@ struct worker_job {
     struct pipeline_job *job;        /* NULL until it runs */
     int place_of[JOB_COUNT_MAX];     /* by picture */
     int finished;                    /* pictures */
+    int steps_alone;                 /* of each that is drawn alone; 0: not known yet */
     bool draws_alone;                /* the batch could not draw what is left of it */
     bool was_short_of_memory, was_repeated;
     enum job_phase phase; /* as last told */
@@ -43,7 +44,8 @@ struct worker {
     bool is_draining, is_lost, front_left; /* is_lost: the device failed for good */
     double device_told;
     double step_seconds, seconds_per_cost; /* averages; 0: unknown */
-    int batch_size;                        /* of the latest step */
+    double untold_step_seconds;            /* of the latest step; 0: was told */
+    int batch_size;                        /* of it */
 };
 
 /* --- worker_jobs.c --- */

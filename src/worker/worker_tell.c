@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/kill_point.h"
 #include "worker/worker_private.h"
 
 #define PROGRESS_SECONDS 0.1
@@ -122,6 +123,12 @@ void worker_tell_device(struct worker *worker)
 
 /* --- Jobs --- */
 
+static const char *const phase_points[] = {
+    [JOB_PHASE_WAIT] = "worker.wait",       [JOB_PHASE_ENCODE] = "worker.encode",
+    [JOB_PHASE_DENOISE] = "worker.denoise", [JOB_PHASE_DECODE] = "worker.decode",
+    [JOB_PHASE_SAVE] = "worker.save",
+};
+
 void worker_tell_progress(struct worker *worker, struct worker_job *job, enum job_phase phase,
                           int step, int step_count)
 {
@@ -131,16 +138,18 @@ void worker_tell_progress(struct worker *worker, struct worker_job *job, enum jo
         .step = step,
         .step_count = step_count,
         .pictures_done = job->finished,
-        .step_seconds = worker->step_seconds,
+        .step_seconds = worker->untold_step_seconds,
         .batch_size = worker->batch_size,
     };
     struct record_writer record = {0};
     double now = seconds_now();
 
+    kill_point(phase_points[phase]);
     if (phase == job->phase && now - job->told < PROGRESS_SECONDS && step < step_count)
         return;
     job->phase = phase;
     job->told = now;
+    worker->untold_step_seconds = 0;
     progress_message_write(&record, &message);
     worker_send(worker, MESSAGE_PROGRESS, &record, -1);
 }

@@ -782,9 +782,10 @@ static void previews_are_for_those_who_watch(void **state)
     struct job_spec spec = spec_of("a red apple", 5, 1), endless = spec_of("a pear", 1000, 2);
 
     (void)state;
+    spec.count = 2; /* drawn together: both are shown */
     send_job(front, 0, &spec, true);
     listen_until_ended(front, 1);
-    assert_int_equal(front->outcome[0].preview_count, 4); /* after the last step it is done */
+    assert_int_equal(front->outcome[0].preview_count, 8); /* after the last step they are done */
     assert_int_equal(front->outcome[0].preview.width, SIDE / 2);
     send_job(front, 1, &endless, false);
     while (front->outcome[1].steps_seen == 0)
