@@ -7,7 +7,9 @@
 
 int generate_command(int argc, char **argv, const atomic_bool *cancel);
 int convert_command(int argc, char **argv, const atomic_bool *cancel);
+int keys_command(int argc, char **argv, const atomic_bool *cancel);
 int verify_command(int argc, char **argv, const atomic_bool *cancel);
+int serve_command(int argc, char **argv, const atomic_bool *cancel);
 int bench_command(int argc, char **argv, const atomic_bool *cancel);
 
 #endif

@@ -17,9 +17,11 @@ static const struct command {
     int (*run)(int argc, char **argv, const atomic_bool *cancel);
     const char *summary;
 } commands[] = {
+    {"serve", serve_command, "serve the page and the HTTP APIs"},
     {"generate", generate_command, "draw pictures from a text"},
     {"convert", convert_command, "convert a model's weights to FP8"},
     {"verify", verify_command, "check a model's tensors and files"},
+    {"keys", keys_command, "make, list and revoke API keys"},
     {"bench", bench_command, "time a model and count its memory"},
 };
 

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/version.h"
 #include "cli/report.h"
@@ -120,8 +122,9 @@ static bool create_apis(struct front *front, struct error *err)
                                           .request_timeout = front->settings->request_timeout};
     const struct openai_options openai = {
         .hub = front->hub, .auth = front->auth, .limits = limits_of(front->settings)};
-    const struct a1111_options a1111 = {
-        .hub = front->hub, .auth = front->auth, .limits = limits_of(front->settings)};
+    const struct a1111_api_options a1111 = {.hub = front->hub,
+                                            .limits = limits_of(front->settings),
+                                            .version = PROGRAM_NAME_AND_VERSION};
     const struct openapi_options openapi = {
         .version = SD35_VERSION, .parts = front->parts, .parameters = front->parameters};
 
@@ -144,6 +147,31 @@ static void list_parts(struct front *front)
     front->parts[PART_OPENAPI] = openapi_routes(front->openapi);
 }
 
+/* The metrics' word for the API that a route belongs to. */
+static const char *api_of(const struct http_route *route)
+{
+    if (route->style == STYLE_OPENAI)
+        return "openai";
+    if (route->style == STYLE_A1111)
+        return "a1111";
+    if (strncmp(route->path, "/api/v1/", 8) == 0 || strncmp(route->path, "/files/", 7) == 0)
+        return "native";
+    return strcmp(route->path, "/") == 0 || strncmp(route->path, "/static/", 8) == 0 ? "page"
+                                                                                     : "server";
+}
+
+/* That the model is being loaded, or that there is no such thing, is no mistake of ours. */
+static enum log_level level_of_answer(const struct http_route *route, int status)
+{
+    bool is_expected = status < 500 || status == 501 || status == 503;
+
+    if (!is_expected)
+        return LOG_ERROR;
+    if (route && route->is_quick)
+        return LOG_DEBUG;
+    return status >= 500 ? LOG_WARNING : LOG_INFO;
+}
+
 /* One line a request, and its part of the metrics. */
 static void note_answer(void *context, struct http_exchange *exchange, int status, size_t bytes,
                         double seconds)
@@ -152,11 +180,9 @@ static void note_answer(void *context, struct http_exchange *exchange, int statu
     const char *path = route ? route->path : "";
 
     (void)context;
-    metrics_request(route ? route->tag : "", path, status, seconds);
-    log_event(status >= 500              ? LOG_ERROR
-              : route && route->is_quick ? LOG_DEBUG
-                                         : LOG_INFO,
-              "request", "request=%s method=%s route=%s status=%d bytes=%zu seconds=%.4f",
+    metrics_request(route ? api_of(route) : "", path, status, seconds);
+    log_event(level_of_answer(route, status), "request",
+              "request=%s method=%s route=%s status=%d bytes=%zu seconds=%.4f",
               http_request_id(exchange), http_method_name(http_method_of(exchange)),
               *path ? path : "-", status, bytes, seconds);
 }
@@ -224,17 +250,37 @@ static bool start(struct front *front, int control_fd, struct error *err)
         !create_hub(front, control_fd, err) || !create_auth(front, err) || !create_apis(front, err))
         return false;
     list_parts(front);
+    metrics_know_routes(front->parts);
     return start_server(front, err) && tell_address(front, err);
 }
 
-/* Waits for a signal that ends it; SIGHUP reads passwords and keys again. */
-static void wait_for_the_end(struct front *front, const sigset_t *signals)
+/* From now on a front that ends is started again. */
+static void tell_supervisor(int control_fd)
 {
-    int signal;
+    const struct front_says says = {.word = FRONT_LISTENS};
 
-    while (sigwait(signals, &signal) == 0 && signal == SIGHUP) {
-        log_event(LOG_INFO, "reload", "what=users");
-        auth_reload(front->auth);
+    (void)send(control_fd, &says, sizeof says, MSG_NOSIGNAL);
+}
+
+/* Waits for a signal that ends it; SIGHUP reads passwords and keys again. False when only another
+ * front gets on. */
+static bool wait_for_the_end(struct front *front, const sigset_t *signals)
+{
+    const struct timespec pause = {.tv_sec = 1};
+
+    for (;;) {
+        int signal = sigtimedwait(signals, NULL, &pause);
+
+        if (signal == SIGHUP) {
+            log_event(LOG_INFO, "reload", "what=users");
+            auth_reload(front->auth);
+        } else if (signal > 0) {
+            return true;
+        }
+        if (hub_must_restart(front->hub)) {
+            log_event(LOG_ERROR, "front.restarts", "why=store");
+            return false;
+        }
     }
 }
 
@@ -285,11 +331,16 @@ int serve_front(const struct serve_settings *settings, int control_fd)
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* in all threads */
     ok = start(&front, control_fd, &err);
     if (ok) {
-        wait_for_the_end(&front, &signals);
-        drain(&front, &signals);
-    } else {
-        report_error(&err);
+        tell_supervisor(control_fd);
+        ok = wait_for_the_end(&front, &signals);
+        if (ok)
+            drain(&front, &signals);
+        else
+            error_set(&err, ERROR_IO, "the store takes no more writes");
     }
+    if (!ok)
+        report_error(&err);
     stop(&front);
+    close(control_fd);
     return ok ? 0 : error_exit_code(err.code);
 }

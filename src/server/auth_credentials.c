@@ -53,7 +53,7 @@ static enum auth_scheme read_basic(struct auth_credentials *out, const char *bas
     if (size == 1)
         goto done;
     memcpy(out->user, text, (size_t)(colon - text));
-    strcpy(out->password, colon + 1);
+    memcpy(out->password, colon + 1, strlen(colon + 1) + 1);
     scheme = AUTH_SCHEME_BASIC;
 
 done:

@@ -58,6 +58,23 @@ static bool is_json_type(const char *type)
             strncasecmp(type + length - 5, "+json", 5) == 0);
 }
 
+/* Not jansson's own text: it quotes the body. */
+static const char *what_is_wrong(const json_error_t *error)
+{
+    switch (json_error_code(error)) {
+    case json_error_duplicate_key:
+        return "a key occurs twice";
+    case json_error_numeric_overflow:
+        return "a number is too large";
+    case json_error_out_of_memory:
+        return "memory is short";
+    case json_error_null_character:
+        return "\"\\u0000\" in a text";
+    default:
+        return "it is none";
+    }
+}
+
 /* Owned by the caller. NULL: answered, and so the exchange may be gone. */
 static json_t *parse_body(struct http_exchange *exchange)
 {
@@ -71,11 +88,9 @@ static json_t *parse_body(struct http_exchange *exchange)
     }
     json = json_loadb(exchange->body, exchange->body_size, JSON_REJECT_DUPLICATES, &error);
     if (!json) {
-        /* Not jansson's whole text: it quotes the body. */
-        http_reply_error(
-            exchange, 400, "bad_json", "", 0, "the body is no JSON%s: line %d, column %d",
-            json_error_code(&error) == json_error_duplicate_key ? " (a key occurs twice)" : "",
-            error.line, error.column);
+        http_reply_error(exchange, 400, "bad_json", "", 0,
+                         "the body's JSON: %s: line %d, column %d", what_is_wrong(&error),
+                         error.line, error.column);
     } else if (!json_is_object(json)) {
         json_decref(json);
         json = NULL;

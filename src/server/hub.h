@@ -78,7 +78,7 @@ struct hub_submission {
 MUST_CHECK bool hub_submit(struct hub *hub, const struct hub_submission *submission,
                            struct job_view *out, bool *is_new, struct hub_error *err);
 
-/* From memory: what waits, runs, or ended lately. Never waits for the disk; *known false: ask
+/* From memory: what waits, runs, or ended lately. Never waits for the disk; false: ask
  * hub_load. owner NULL: anybody's. */
 bool hub_peek(struct hub *hub, const char *id, const char *owner, struct job_view *out);
 /* From memory or the store. */

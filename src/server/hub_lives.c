@@ -84,13 +84,23 @@ static void become_done(struct hub *hub, struct hub_job *job)
     announce_end(hub, job, EVENT_JOB_DONE);
 }
 
+/* The metric has classes of its own for two of our codes. */
+static const char *fault_class(const char *code)
+{
+    if (strcmp(code, "bad_request") == 0)
+        return "caller";
+    if (strcmp(code, "out_of_memory") == 0)
+        return "no_memory";
+    return code;
+}
+
 static void become_failed(struct hub *hub, struct hub_job *job)
 {
     char *message = job->owed_text;
 
     job->owed_text = NULL;
     end_job(hub, job, JOB_FAILED, job->owed_code, message, NULL);
-    metrics_count(METRIC_FAULTS, job->error_code, 1);
+    metrics_count(METRIC_FAULTS, fault_class(job->error_code), 1);
     log_event(LOG_WARNING, "job.failed", "job=%s owner=%s code=%s attempts=%d", job->id,
               job->owner_name, job->error_code, (int)job->attempts);
     announce_end(hub, job, EVENT_JOB_FAILED);
@@ -129,7 +139,7 @@ static bool follow_store(struct hub *hub, struct hub_job *job, struct error *err
         return false;
     log_event(LOG_WARNING, "job.fence_old", "job=%s state=%s", job->id,
               found ? job_state_name(row.state) : "gone");
-    if (found && row.state == JOB_QUEUED) {
+    if (found && row.state == JOB_QUEUED && job->state == JOB_RUNNING) {
         become_queued(hub, job, true);
     } else if (found && row.state == JOB_CANCELLED) {
         become_cancelled(hub, job);
@@ -246,7 +256,8 @@ void hub_settle_all(struct hub *hub)
             if (job->owed == OWED_NOTHING)
                 continue;
             settle(hub, job);
-            /* Retiring it may have freed an older one, which may be `next`. */
+            /* Retiring it may have freed an older one, which may be `next`: the rest of the
+             * bucket comes at the next tick. */
             next = NULL;
         }
     }

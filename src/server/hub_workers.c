@@ -16,6 +16,9 @@
 #include "server/metrics.h"
 #include "server/supervisor.h"
 
+/* A worker that has much to say does not push events out of the ring before they are told. */
+#define RECORDS_BEFORE_TELLING 64
+
 /* --- To the supervisor --- */
 
 void hub_say(struct hub *hub, int word, uint32_t index)
@@ -176,7 +179,7 @@ void hub_control_readable(struct hub *hub)
 
 void hub_worker_readable(struct hub *hub, struct hub_worker *worker)
 {
-    while (!worker->is_lost) {
+    for (int count = 1; !worker->is_lost; count++) {
         struct record_reader reader;
         uint32_t type;
         int fd = -1;
@@ -196,6 +199,8 @@ void hub_worker_readable(struct hub *hub, struct hub_worker *worker)
             if (fd >= 0)
                 close(fd);
         }
+        if (count % RECORDS_BEFORE_TELLING == 0)
+            hub_tell_all(hub);
     }
 }
 
@@ -332,7 +337,7 @@ void hub_watch_beats(struct hub *hub, double now)
         if (worker->is_killed || now - worker->beat_at <= patience_of(hub, worker))
             continue;
         worker->is_killed = true;
-        metrics_count(METRIC_FAULTS, "worker_hung", 1);
+        metrics_count(METRIC_FAULTS, "device", 1);
         log_event(LOG_ERROR, "worker.hangs", "worker=%u pid=%d silent_seconds=%.1f", worker->index,
                   (int)worker->pid, now - worker->beat_at);
         hub_say(hub, FRONT_KILL_WORKER, worker->index);
@@ -368,7 +373,7 @@ static void part_with(struct hub *hub, struct hub_worker *worker)
     }
     pthread_mutex_unlock(&hub->lock);
     if (!is_orderly)
-        metrics_count(METRIC_FAULTS, "worker_lost", 1);
+        metrics_count(METRIC_FAULTS, "sticky", 1);
     return_jobs(hub, worker);
     worker_destroy(worker);
     hub_publish(hub, EVENT_WORKER, NULL, 0);

@@ -66,7 +66,7 @@ void auth_make_key(char key[64], struct store_key *out, const char *name, uint32
     unsigned char random[KEY_RANDOM_BYTES];
 
     randombytes_buf(random, sizeof random);
-    memcpy(key, "sd35_", 5);
+    snprintf(key, 64, "sd35_");
     sodium_bin2base64(key + 5, 64 - 5, random, sizeof random,
                       sodium_base64_VARIANT_URLSAFE_NO_PADDING);
     sodium_memzero(random, sizeof random);

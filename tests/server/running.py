@@ -71,7 +71,9 @@ class Server:
         wait_until("an address in the log", lambda: self.url or self.process.poll() is not None)
         if not self.url:
             raise AssertionError("the server ended:\n" + "".join(self.log[-20:]))
-        self.port = urllib.parse.urlsplit(self.url).port
+        # The file is there before the address is told.
+        with contextlib.suppress(FileNotFoundError):
+            self.key = (self.outputs / ".sd35" / "first-key").read_text().strip()
         return self
 
     def _read_log(self, process):
@@ -81,7 +83,8 @@ class Server:
             if key:
                 self.key = key[1]
             address = re.search(r"serving at (https?://\S+?)/?\s*$", line)
-            if address:
+            if address:  # of each front: with port 0 the next one has another
+                self.port = urllib.parse.urlsplit(address[1]).port
                 self.url = address[1]
 
     def wait_ready(self, seconds=DEADLINE):
@@ -104,10 +107,11 @@ class Server:
         return [pid for pid in children(self.process.pid) if pid != front and is_alive(pid)] if front else []
 
     def _listens(self, pid):
-        try:
-            inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-        except OSError:
-            return False
+        inodes = set()
+        with contextlib.suppress(OSError):  # of another user, or gone
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):  # closed since
+                    inodes.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
         for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == self.port and f"socket:[{fields[9]}]" in inodes:

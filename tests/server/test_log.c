@@ -59,10 +59,8 @@ static const char *const hostile[] = {
     "\xff\xfe",
     "\xc0\x80",
     "\xed\xa0\x80",
-    "\xe2\x80\xae"
-    "txt",
-    "\xc2\x9b"
-    "31m",
+    "\xe2\x80\xaetxt",
+    "\xc2\233[m",
     "\xe2\x80\xa8",
     "",
     " ",

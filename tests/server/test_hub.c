@@ -1,0 +1,899 @@
+/* The hub with the real store and workers that do what the test says. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "server/fake_worker.h"
+#include "server/hub_private.h"
+#include "server/supervisor.h"
+#include "support/support.h"
+
+/* --- What a test has --- */
+
+struct heard {
+    enum hub_event_type type;
+    uint64_t number;
+    char job[STORE_ID_BYTES];
+    enum job_state state;
+};
+
+struct ears {
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    struct heard heard[8192]; /* under lock */
+    int count, read;          /* under lock */
+};
+
+struct scene {
+    struct hub *hub;
+    struct hub_options options;
+    int control[2]; /* the hub's end, the supervisor's end */
+    struct hub_subscription *subscription;
+    struct ears ears;
+    struct fake_worker worker;
+};
+
+static void tell(void *context, const struct hub_event *event)
+{
+    struct ears *ears = context;
+
+    pthread_mutex_lock(&ears->lock);
+    if (ears->count < (int)COUNT_OF(ears->heard)) {
+        struct heard *heard = &ears->heard[ears->count++];
+
+        *heard = (struct heard){.type = event->type, .number = event->number};
+        if (event->job) {
+            memcpy(heard->job, event->job->id, sizeof heard->job);
+            heard->state = event->job->state;
+        }
+    }
+    pthread_cond_broadcast(&ears->more);
+    pthread_mutex_unlock(&ears->lock);
+}
+
+static struct heard hear(struct ears *ears, enum hub_event_type type)
+{
+    struct timespec until;
+    struct heard heard;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 60;
+    pthread_mutex_lock(&ears->lock);
+    do {
+        while (ears->read == ears->count)
+            assert_int_equal(pthread_cond_timedwait(&ears->more, &ears->lock, &until), 0);
+        heard = ears->heard[ears->read++];
+    } while (heard.type != type);
+    pthread_mutex_unlock(&ears->lock);
+    return heard;
+}
+
+static void open_hub(struct scene *scene)
+{
+    struct error err;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, scene->control), 0);
+    if (!hub_create(&scene->hub, &scene->options, scene->control[0], &err))
+        fail_msg("%s", err.message);
+    scene->ears.count = scene->ears.read = 0;
+    assert_true(hub_subscribe(scene->hub, &scene->subscription, &(struct hub_interest){0}, tell,
+                              &scene->ears, &err));
+}
+
+static void close_hub(struct scene *scene)
+{
+    hub_unsubscribe(scene->hub, scene->subscription);
+    hub_destroy(scene->hub);
+    if (scene->worker.channel)
+        fake_worker_die(&scene->worker);
+    close(scene->control[0]);
+    close(scene->control[1]);
+}
+
+static int setup(void **state)
+{
+    static int number;
+    struct scene *scene = calloc(1, sizeof *scene);
+    char name[32];
+
+    snprintf(name, sizeof name, "store%d", number++);
+    assert_int_equal(mkdir(test_path(name), 0700), 0);
+    scene->options = (struct hub_options){.folder = test_path(name),
+                                          .max_queue = 1000,
+                                          .max_queue_per_owner = 1000,
+                                          .max_batch = 1,
+                                          .grace = 3600};
+    pthread_mutex_init(&scene->ears.lock, NULL);
+    pthread_cond_init(&scene->ears.more, NULL);
+    open_hub(scene);
+    *state = scene;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct scene *scene = *state;
+
+    close_hub(scene);
+    pthread_mutex_destroy(&scene->ears.lock);
+    pthread_cond_destroy(&scene->ears.more);
+    free(scene);
+    return 0;
+}
+
+static void bring_worker(struct scene *scene)
+{
+    struct hub_state now;
+
+    fake_worker_come(&scene->worker, scene->control[1], 0, 0);
+    fake_worker_ready(&scene->worker);
+    do {
+        hear(&scene->ears, EVENT_WORKER);
+        hub_state(scene->hub, &now);
+    } while (now.workers_ready == 0);
+}
+
+static struct job_spec make_spec(void)
+{
+    struct job_spec spec = {.prompt = strdup("a red cube"),
+                            .width = 64,
+                            .height = 64,
+                            .steps = 4,
+                            .count = 1,
+                            .t5_tokens = 77,
+                            .guidance = 4,
+                            .flow_shift = 3,
+                            .seed = 7,
+                            .strength = 0.75,
+                            .skip_layer_stop = 0.2,
+                            .quality = 90};
+
+    return spec;
+}
+
+struct wish {
+    const char *owner, *key, *body;
+    double timeout;
+    int32_t jobs_per_minute;
+};
+
+static bool submit(struct scene *scene, struct wish wish, struct job_view *view, bool *is_new,
+                   struct hub_error *err)
+{
+    struct job_spec spec = make_spec();
+    struct hub_submission submission = {.spec = &spec,
+                                        .owner = wish.owner ? wish.owner : "anna",
+                                        .api = "native",
+                                        .idempotency_key = wish.key,
+                                        .body = wish.body,
+                                        .body_size = wish.body ? strlen(wish.body) : 0,
+                                        .timeout = wish.timeout,
+                                        .jobs_per_minute = wish.jobs_per_minute};
+    bool is_done = hub_submit(scene->hub, &submission, view, is_new, err);
+
+    job_spec_finish(&spec);
+    return is_done;
+}
+
+struct id {
+    char text[STORE_ID_BYTES];
+};
+
+static struct id add_job(struct scene *scene, struct wish wish)
+{
+    struct hub_error err;
+    struct job_view view;
+    struct id id;
+    bool is_new;
+
+    if (!submit(scene, wish, &view, &is_new, &err))
+        fail_msg("%s: %s", err.code, err.message);
+    assert_true(is_new);
+    memcpy(id.text, view.id, sizeof id.text);
+    job_view_finish(&view);
+    return id;
+}
+
+static struct hub_error refused(struct scene *scene, struct wish wish)
+{
+    struct hub_error err;
+    struct job_view view;
+    bool is_new;
+
+    assert_false(submit(scene, wish, &view, &is_new, &err));
+    return err;
+}
+
+static uint64_t take(struct scene *scene)
+{
+    struct job_message job = fake_worker_take(&scene->worker);
+
+    assert_string_equal(job.spec.prompt, "a red cube");
+    job_spec_finish(&job.spec);
+    return job.ticket;
+}
+
+static struct job_view peek(struct scene *scene, const char *id)
+{
+    struct job_view view;
+
+    assert_true(hub_peek(scene->hub, id, NULL, &view));
+    return view;
+}
+
+static enum job_state state_of(struct scene *scene, const char *id)
+{
+    struct job_view view = peek(scene, id);
+
+    job_view_finish(&view);
+    return view.state;
+}
+
+/* --- The tests --- */
+
+static void nothing_is_accepted_before_a_worker_was_ready(void **state)
+{
+    struct hub_error err = refused(*state, (struct wish){0});
+
+    assert_int_equal(err.status, 503);
+    assert_string_equal(err.code, "model_loading");
+    assert_true(err.retry_after >= 1);
+}
+
+static void a_job_is_drawn_and_kept(void **state)
+{
+    struct scene *scene = *state;
+    struct job_view view;
+    uint64_t ticket;
+    struct id id;
+    int fd;
+
+    bring_worker(scene);
+    id = add_job(scene, (struct wish){0});
+    ticket = take(scene);
+    hear(&scene->ears, EVENT_JOB_QUEUED);
+    assert_int_equal(hear(&scene->ears, EVENT_JOB_STARTED).state, JOB_RUNNING);
+    fake_worker_progress(&scene->worker, ticket, 2, 4);
+    hear(&scene->ears, EVENT_JOB_PROGRESS);
+    view = peek(scene, id.text);
+    assert_int_equal(view.step, 2);
+    assert_int_equal(view.step_count, 4);
+    job_view_finish(&view);
+    fake_worker_picture(&scene->worker, ticket, 0);
+    hear(&scene->ears, EVENT_PICTURE);
+    fake_worker_done(&scene->worker, ticket);
+    assert_string_equal(hear(&scene->ears, EVENT_JOB_DONE).job, id.text);
+    view = peek(scene, id.text);
+    assert_int_equal(view.state, JOB_DONE);
+    assert_int_equal(view.picture_count, 1);
+    assert_non_null(view.parameters);
+    assert_non_null(view.result);
+    fd = hub_open_file(scene->hub, view.pictures[0].path);
+    assert_true(fd >= 0);
+    close(fd);
+    job_view_finish(&view);
+}
+
+static void owners_see_their_own_jobs_only(void **state)
+{
+    struct scene *scene = *state;
+    struct hub_error err;
+    struct job_view view;
+    struct id id;
+
+    bring_worker(scene);
+    id = add_job(scene, (struct wish){.owner = "anna"});
+    assert_false(hub_peek(scene->hub, id.text, "ben", &view));
+    assert_false(hub_load(scene->hub, id.text, "ben", &view, &err));
+    assert_int_equal(err.status, 404);
+    assert_false(hub_cancel(scene->hub, id.text, "ben", &view, &err));
+    assert_int_equal(err.status, 404);
+    assert_false(hub_delete(scene->hub, id.text, "ben", &err));
+}
+
+static void jobs_of_an_owner_are_drawn_in_order_and_know_their_place(void **state)
+{
+    struct scene *scene = *state;
+    struct job_view view;
+    struct id ids[4];
+
+    bring_worker(scene);
+    for (int i = 0; i < 4; i++)
+        ids[i] = add_job(scene, (struct wish){0});
+    for (int i = 0; i < 4; i++) {
+        uint64_t ticket = take(scene);
+
+        assert_string_equal(hear(&scene->ears, EVENT_JOB_STARTED).job, ids[i].text);
+        for (int j = i + 1; j < 4; j++) {
+            view = peek(scene, ids[j].text);
+            assert_int_equal(view.position, j - i);
+            assert_true(i == 0 || view.wait_seconds >= 0); /* measured once one is done */
+            job_view_finish(&view);
+        }
+        fake_worker_done(&scene->worker, ticket);
+    }
+}
+
+static void every_owner_gets_its_share(void **state)
+{
+    struct scene *scene = *state;
+    int shares[50] = {0};
+    char owner[16];
+
+    close_hub(scene);
+    scene->options.max_queue = scene->options.max_queue_per_owner = 2000;
+    open_hub(scene);
+    bring_worker(scene);
+    for (int i = 0; i < 1176; i++)
+        add_job(scene, (struct wish){.owner = "owner0"});
+    for (int i = 0; i < 49 * 12; i++) {
+        snprintf(owner, sizeof owner, "owner%d", 1 + i % 49);
+        add_job(scene, (struct wish){.owner = owner});
+    }
+    for (int i = 0; i < 500; i++) {
+        struct job_view view;
+        int index;
+
+        fake_worker_done(&scene->worker, take(scene));
+        view = peek(scene, hear(&scene->ears, EVENT_JOB_STARTED).job);
+        index = (int)strtol(view.owner + strlen("owner"), NULL, 10);
+        shares[index]++;
+        job_view_finish(&view);
+    }
+    for (int i = 0; i < 50; i++)
+        assert_in_range(shares[i], 9, 11);
+}
+
+struct clients {
+    struct scene *scene;
+    struct id id;
+    atomic_int fresh, wrong;
+};
+
+static void *submit_often(void *context)
+{
+    struct clients *clients = context;
+
+    for (int i = 0; i < 63; i++) {
+        struct hub_error err;
+        struct job_view view;
+        bool is_new;
+
+        if (!submit(clients->scene, (struct wish){.key = "k", .body = "b"}, &view, &is_new, &err)) {
+            atomic_fetch_add(&clients->wrong, 1);
+            continue;
+        }
+        atomic_fetch_add(&clients->fresh, is_new);
+        job_view_finish(&view);
+    }
+    return NULL;
+}
+
+static void one_key_is_one_job(void **state)
+{
+    struct scene *scene = *state;
+    struct clients clients = {.scene = scene};
+    struct hub_state now;
+    pthread_t threads[16];
+
+    bring_worker(scene);
+    for (int i = 0; i < 16; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, submit_often, &clients), 0);
+    for (int i = 0; i < 16; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(atomic_load(&clients.wrong), 0);
+    assert_int_equal(atomic_load(&clients.fresh), 1);
+    take(scene);
+    hub_state(scene->hub, &now);
+    assert_int_equal(now.queued, 0);
+    assert_int_equal(now.running, 1);
+    assert_string_equal(refused(scene, (struct wish){.key = "k", .body = "other"}).code,
+                        "idempotency_conflict");
+}
+
+static void a_full_queue_says_when_to_come_again(void **state)
+{
+    struct scene *scene = *state;
+    struct hub_error err;
+    struct job_view view;
+    bool is_new;
+
+    close_hub(scene);
+    scene->options.max_queue = 3;
+    scene->options.max_queue_per_owner = 2;
+    open_hub(scene);
+    bring_worker(scene);
+    add_job(scene, (struct wish){0});
+    take(scene);
+    add_job(scene, (struct wish){.key = "k", .body = "b"});
+    add_job(scene, (struct wish){0});
+    err = refused(scene, (struct wish){0});
+    assert_int_equal(err.status, 429);
+    assert_string_equal(err.code, "queue_full");
+    assert_true(err.retry_after >= 1);
+    add_job(scene, (struct wish){.owner = "ben"});
+    assert_string_equal(refused(scene, (struct wish){.owner = "carl"}).code, "queue_full");
+    /* One that was accepted already is found again. */
+    assert_true(submit(scene, (struct wish){.key = "k", .body = "b"}, &view, &is_new, &err));
+    assert_false(is_new);
+    job_view_finish(&view);
+}
+
+static void jobs_a_minute_are_counted(void **state)
+{
+    struct scene *scene = *state;
+    struct wish wish = {.jobs_per_minute = 2};
+    struct hub_error err;
+
+    bring_worker(scene);
+    add_job(scene, wish);
+    add_job(scene, wish);
+    err = refused(scene, wish);
+    assert_string_equal(err.code, "rate_limited");
+    assert_in_range(err.retry_after, 1, 30);
+}
+
+static void a_full_disk_takes_nothing(void **state)
+{
+    struct scene *scene = *state;
+    struct hub_error err;
+
+    close_hub(scene);
+    scene->options.disk_reserve = 1e18;
+    open_hub(scene);
+    bring_worker(scene);
+    err = refused(scene, (struct wish){0});
+    assert_int_equal(err.status, 507);
+    assert_string_equal(err.code, "storage_full");
+}
+
+static void jobs_are_cancelled_in_every_state(void **state)
+{
+    struct scene *scene = *state;
+    struct id running, queued;
+    struct hub_error err;
+    struct job_view view;
+    uint64_t ticket;
+
+    bring_worker(scene);
+    running = add_job(scene, (struct wish){0});
+    ticket = take(scene);
+    queued = add_job(scene, (struct wish){0});
+    assert_true(hub_cancel(scene->hub, queued.text, "anna", &view, &err));
+    assert_int_equal(view.state, JOB_CANCELLED);
+    job_view_finish(&view);
+    assert_true(hub_cancel(scene->hub, running.text, NULL, &view, &err));
+    assert_int_equal(view.state, JOB_CANCELLED);
+    job_view_finish(&view);
+    assert_int_equal(fake_worker_expect(&scene->worker, MESSAGE_CANCEL), ticket);
+    /* What comes late is not listened to; the place is free after the worker's answer. */
+    queued = add_job(scene, (struct wish){0});
+    fake_worker_picture(&scene->worker, ticket, 0);
+    fake_worker_failed(&scene->worker, ticket, JOB_FAILURE_CANCELLED);
+    fake_worker_done(&scene->worker, take(scene));
+    hear(&scene->ears, EVENT_JOB_DONE);
+    view = peek(scene, running.text);
+    assert_int_equal(view.state, JOB_CANCELLED);
+    assert_int_equal(view.picture_count, 0);
+    job_view_finish(&view);
+    assert_true(hub_cancel(scene->hub, queued.text, NULL, &view, &err));
+    assert_int_equal(view.state, JOB_DONE);
+    job_view_finish(&view);
+}
+
+static void all_jobs_of_an_owner_are_cancelled(void **state)
+{
+    struct scene *scene = *state;
+    struct id other;
+
+    bring_worker(scene);
+    for (int i = 0; i < 5; i++)
+        add_job(scene, (struct wish){0});
+    other = add_job(scene, (struct wish){.owner = "ben"});
+    assert_int_equal(hub_cancel_all(scene->hub, "anna"), 5);
+    assert_int_equal(state_of(scene, other.text), JOB_QUEUED);
+    assert_int_equal(hub_cancel_all(scene->hub, NULL), 1);
+}
+
+static void a_deadline_ends_jobs_that_wait_or_run(void **state)
+{
+    struct scene *scene = *state;
+    struct job_view view;
+    struct id ids[2];
+
+    bring_worker(scene);
+    for (int i = 0; i < 2; i++)
+        ids[i] = add_job(scene, (struct wish){.timeout = 0.2});
+    fake_worker_expect(&scene->worker, MESSAGE_CANCEL);
+    hear(&scene->ears, EVENT_JOB_FAILED);
+    hear(&scene->ears, EVENT_JOB_FAILED);
+    for (int i = 0; i < 2; i++) {
+        view = peek(scene, ids[i].text);
+        assert_string_equal(view.error_code, "timeout");
+        job_view_finish(&view);
+    }
+}
+
+static void a_job_that_kills_workers_fails_and_others_go_on(void **state)
+{
+    struct scene *scene = *state;
+    struct id poison, other;
+    struct job_view view;
+
+    bring_worker(scene);
+    poison = add_job(scene, (struct wish){0});
+    take(scene);
+    other = add_job(scene, (struct wish){.owner = "ben"});
+    fake_worker_die(&scene->worker);
+    bring_worker(scene);
+    take(scene);
+    view = peek(scene, poison.text);
+    assert_int_equal(view.state, JOB_RUNNING);
+    assert_int_equal(view.attempts, 2);
+    job_view_finish(&view);
+    fake_worker_die(&scene->worker);
+    assert_string_equal(hear(&scene->ears, EVENT_JOB_FAILED).job, poison.text);
+    view = peek(scene, poison.text);
+    assert_string_equal(view.error_code, "poison");
+    job_view_finish(&view);
+    bring_worker(scene);
+    fake_worker_done(&scene->worker, take(scene));
+    assert_string_equal(hear(&scene->ears, EVENT_JOB_DONE).job, other.text);
+}
+
+static void a_job_comes_alone_the_second_time(void **state)
+{
+    struct scene *scene = *state;
+    struct hub_state now;
+    uint64_t ticket;
+
+    close_hub(scene);
+    scene->options.max_batch = 2;
+    open_hub(scene);
+    bring_worker(scene);
+    add_job(scene, (struct wish){0});
+    add_job(scene, (struct wish){0});
+    take(scene);
+    take(scene);
+    fake_worker_die(&scene->worker);
+    bring_worker(scene);
+    ticket = take(scene);
+    fake_worker_progress(&scene->worker, ticket, 1, 4);
+    hear(&scene->ears, EVENT_JOB_PROGRESS);
+    hub_state(scene->hub, &now);
+    assert_int_equal(now.running, 1);
+    assert_int_equal(now.queued, 1);
+    fake_worker_done(&scene->worker, ticket);
+    fake_worker_done(&scene->worker, take(scene));
+}
+
+static void a_worker_without_a_beat_is_killed(void **state)
+{
+    struct scene *scene = *state;
+    struct front_says says;
+
+    hub_set_patience(scene->hub, 0.05, 0.05);
+    bring_worker(scene);
+    assert_int_equal(recv(scene->control[1], &says, sizeof says, 0), sizeof says);
+    assert_int_equal(says.word, FRONT_KILL_WORKER);
+    assert_int_equal(says.index, 0);
+}
+
+static void a_worker_that_talks_nonsense_is_dropped(void **state)
+{
+    struct scene *scene = *state;
+    struct record_writer record = {0};
+    struct hub_state now;
+
+    bring_worker(scene);
+    add_job(scene, (struct wish){0});
+    take(scene);
+    record_put_u32(&record, 1);
+    assert_true(channel_send(scene->worker.channel, MESSAGE_DONE, &record, -1));
+    record_writer_finish(&record);
+    do {
+        hear(&scene->ears, EVENT_WORKER);
+        hub_state(scene->hub, &now);
+    } while (now.workers > 0);
+    assert_int_equal(now.queued, 1);
+}
+
+static void the_past_is_told_again(void **state)
+{
+    struct scene *scene = *state;
+    struct ears *again = calloc(1, sizeof *again);
+    struct hub_subscription *subscription;
+    struct hub_interest interest = {0};
+    struct heard queued, started;
+    struct error err;
+    uint64_t ticket;
+
+    pthread_mutex_init(&again->lock, NULL);
+    pthread_cond_init(&again->more, NULL);
+    bring_worker(scene);
+    add_job(scene, (struct wish){0});
+    queued = hear(&scene->ears, EVENT_JOB_QUEUED);
+    started = hear(&scene->ears, EVENT_JOB_STARTED);
+    interest.after = queued.number;
+    assert_true(hub_subscribe(scene->hub, &subscription, &interest, tell, again, &err));
+    assert_int_equal(hear(again, EVENT_JOB_STARTED).number, started.number);
+    hub_unsubscribe(scene->hub, subscription);
+    /* So much happens that the ring forgets. */
+    ticket = take(scene);
+    for (int i = 0; i < EVENTS_KEPT; i++)
+        fake_worker_progress(&scene->worker, ticket, 1, 4);
+    fake_worker_done(&scene->worker, ticket);
+    hear(&scene->ears, EVENT_JOB_DONE);
+    again->count = again->read = 0;
+    assert_true(hub_subscribe(scene->hub, &subscription, &interest, tell, again, &err));
+    hear(again, EVENT_GAP);
+    hub_unsubscribe(scene->hub, subscription);
+    /* A number of another life of the front. */
+    interest.after = 5;
+    again->count = again->read = 0;
+    assert_true(hub_subscribe(scene->hub, &subscription, &interest, tell, again, &err));
+    hear(again, EVENT_GAP);
+    hub_unsubscribe(scene->hub, subscription);
+    free(again);
+}
+
+static void previews_are_made_while_somebody_looks(void **state)
+{
+    struct scene *scene = *state;
+    struct hub_interest interest = {.wants_previews = true};
+    struct hub_subscription *subscription;
+    struct error err;
+    uint64_t ticket;
+
+    bring_worker(scene);
+    add_job(scene, (struct wish){0});
+    ticket = take(scene);
+    hear(&scene->ears, EVENT_JOB_STARTED);
+    scene->ears.count = scene->ears.read = 0;
+    assert_true(hub_subscribe(scene->hub, &subscription, &interest, tell, &scene->ears, &err));
+    assert_int_equal(fake_worker_expect(&scene->worker, MESSAGE_WATCH), ticket);
+    fake_worker_preview(&scene->worker, ticket);
+    assert_int_equal(hear(&scene->ears, EVENT_JOB_PREVIEW).number, 0);
+    hub_unsubscribe(scene->hub, subscription);
+    assert_int_equal(fake_worker_expect(&scene->worker, MESSAGE_WATCH), ticket);
+}
+
+static void a_drain_waits_for_what_runs(void **state)
+{
+    struct scene *scene = *state;
+    struct front_says says;
+    struct id waiting;
+    uint64_t ticket;
+
+    bring_worker(scene);
+    add_job(scene, (struct wish){0});
+    ticket = take(scene);
+    waiting = add_job(scene, (struct wish){0});
+    hub_drain(scene->hub);
+    assert_string_equal(refused(scene, (struct wish){0}).code, "draining");
+    fake_worker_expect(&scene->worker, MESSAGE_DRAIN);
+    assert_false(hub_is_drained(scene->hub));
+    fake_worker_done(&scene->worker, ticket);
+    assert_int_equal(recv(scene->control[1], &says, sizeof says, 0), sizeof says);
+    assert_int_equal(says.word, FRONT_IS_DRAINED);
+    assert_true(hub_is_drained(scene->hub));
+    assert_int_equal(state_of(scene, waiting.text), JOB_QUEUED);
+}
+
+static void jobs_survive_a_restart(void **state)
+{
+    struct scene *scene = *state;
+    struct job_view view;
+    struct id ids[3];
+
+    bring_worker(scene);
+    for (int i = 0; i < 3; i++)
+        ids[i] = add_job(scene, (struct wish){0});
+    take(scene);
+    close_hub(scene);
+    open_hub(scene);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(state_of(scene, ids[i].text), JOB_QUEUED);
+    view = peek(scene, ids[0].text);
+    assert_int_equal(view.attempts, 0); /* stopped in order: put back */
+    job_view_finish(&view);
+    bring_worker(scene);
+    for (int i = 0; i < 3; i++) {
+        fake_worker_done(&scene->worker, take(scene));
+        assert_string_equal(hear(&scene->ears, EVENT_JOB_DONE).job, ids[i].text);
+    }
+}
+
+static void count_jobs(void *context, const struct job_view *job)
+{
+    assert_true(job->state == JOB_DONE || job->position > 0);
+    (*(int *)context)++;
+}
+
+static void history_is_listed_starred_and_deleted(void **state)
+{
+    struct scene *scene = *state;
+    struct store_query query = {.limit = 10};
+    struct store_picture picture;
+    char job_id[STORE_ID_BYTES];
+    struct hub_error err;
+    struct job_view view;
+    struct id id;
+    uint64_t ticket;
+    int count = 0;
+
+    bring_worker(scene);
+    id = add_job(scene, (struct wish){0});
+    ticket = take(scene);
+    assert_false(hub_delete(scene->hub, id.text, NULL, &err));
+    assert_int_equal(err.status, 409);
+    fake_worker_picture(&scene->worker, ticket, 0);
+    fake_worker_done(&scene->worker, ticket);
+    hear(&scene->ears, EVENT_JOB_DONE);
+    assert_true(hub_list(scene->hub, &query, count_jobs, &count, &err));
+    assert_int_equal(count, 1);
+    view = peek(scene, id.text);
+    assert_true(hub_star(scene->hub, view.pictures[0].id, "anna", true, &err));
+    assert_true(hub_find_picture(scene->hub, view.pictures[0].id, "anna", &picture, job_id, &err));
+    assert_true(picture.is_starred);
+    assert_string_equal(job_id, id.text);
+    assert_false(hub_star(scene->hub, view.pictures[0].id, "ben", true, &err));
+    job_view_finish(&view);
+    assert_true(hub_delete(scene->hub, id.text, "anna", &err));
+    hear(&scene->ears, EVENT_JOB_DELETED);
+    assert_false(hub_load(scene->hub, id.text, NULL, &view, &err));
+    assert_int_equal(err.status, 404);
+}
+
+static void *ask_for_estimate(void *context)
+{
+    struct scene *scene = context;
+    struct estimated_message estimated = {0};
+    struct job_spec spec = make_spec();
+    struct hub_error err;
+    bool is_answered = hub_estimate(scene->hub, &spec, &estimated, &err);
+
+    job_spec_finish(&spec);
+    return is_answered && estimated.peak_bytes == 12345 ? scene : NULL;
+}
+
+static void estimates_come_from_a_worker(void **state)
+{
+    struct scene *scene = *state;
+    pthread_t thread;
+    void *result;
+
+    bring_worker(scene);
+    assert_int_equal(pthread_create(&thread, NULL, ask_for_estimate, scene), 0);
+    fake_worker_estimated(&scene->worker, fake_worker_expect(&scene->worker, MESSAGE_ESTIMATE));
+    pthread_join(thread, &result);
+    assert_ptr_equal(result, scene);
+    /* A worker that does not answer is not waited for. */
+    assert_null(ask_for_estimate(scene));
+}
+
+struct blocked {
+    struct hub *hub;
+    int started[2], released[2];
+};
+
+static bool wait_in_store(void *context, struct store *store, struct error *err)
+{
+    struct blocked *blocked = context;
+    char byte = 0;
+
+    (void)store;
+    return (write(blocked->started[1], &byte, 1) == 1 &&
+            read(blocked->released[0], &byte, 1) == 1) ||
+           error_set(err, ERROR_IO, "a pipe");
+}
+
+static void *block_store(void *context)
+{
+    struct blocked *blocked = context;
+    struct error err;
+
+    return hub_with_store(blocked->hub, wait_in_store, blocked, &err) ? blocked : NULL;
+}
+
+static void polls_and_refusals_do_not_wait_for_the_disk(void **state)
+{
+    struct scene *scene = *state;
+    struct blocked blocked = {0};
+    struct hub_state now;
+    pthread_t thread;
+    struct id id;
+    void *result;
+    char byte = 0;
+
+    close_hub(scene);
+    scene->options.max_queue = 1;
+    open_hub(scene);
+    blocked.hub = scene->hub;
+    bring_worker(scene);
+    id = add_job(scene, (struct wish){0});
+    take(scene);
+    add_job(scene, (struct wish){0});
+    assert_int_equal(pipe(blocked.started), 0);
+    assert_int_equal(pipe(blocked.released), 0);
+    assert_int_equal(pthread_create(&thread, NULL, block_store, &blocked), 0);
+    assert_int_equal(read(blocked.started[0], &byte, 1), 1);
+    assert_int_equal(state_of(scene, id.text), JOB_RUNNING);
+    hub_state(scene->hub, &now);
+    assert_int_equal(now.running, 1);
+    assert_string_equal(refused(scene, (struct wish){0}).code, "queue_full");
+    assert_int_equal(write(blocked.released[1], &byte, 1), 1);
+    pthread_join(thread, &result);
+    assert_ptr_equal(result, &blocked);
+    for (int i = 0; i < 2; i++) {
+        close(blocked.started[i]);
+        close(blocked.released[i]);
+    }
+}
+
+static void a_second_worker_takes_its_share(void **state)
+{
+    struct scene *scene = *state;
+    struct fake_worker second;
+    struct job_message job;
+    struct hub_state now;
+
+    bring_worker(scene);
+    fake_worker_come(&second, scene->control[1], 1, 0);
+    fake_worker_ready(&second);
+    do {
+        hear(&scene->ears, EVENT_WORKER);
+        hub_state(scene->hub, &now);
+    } while (now.workers_ready < 2);
+    add_job(scene, (struct wish){0});
+    add_job(scene, (struct wish){0});
+    take(scene);
+    job = fake_worker_take(&second);
+    job_spec_finish(&job.spec);
+    fake_worker_done(&second, job.ticket);
+    hear(&scene->ears, EVENT_JOB_DONE);
+    fake_worker_die(&second);
+    do {
+        hear(&scene->ears, EVENT_WORKER);
+        hub_state(scene->hub, &now);
+    } while (now.workers > 1);
+    assert_int_equal(now.running, 1); /* the other's job goes on */
+}
+
+#define HUB_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        HUB_TEST(nothing_is_accepted_before_a_worker_was_ready),
+        HUB_TEST(a_job_is_drawn_and_kept),
+        HUB_TEST(owners_see_their_own_jobs_only),
+        HUB_TEST(jobs_of_an_owner_are_drawn_in_order_and_know_their_place),
+        HUB_TEST(every_owner_gets_its_share),
+        HUB_TEST(one_key_is_one_job),
+        HUB_TEST(a_full_queue_says_when_to_come_again),
+        HUB_TEST(jobs_a_minute_are_counted),
+        HUB_TEST(a_full_disk_takes_nothing),
+        HUB_TEST(jobs_are_cancelled_in_every_state),
+        HUB_TEST(all_jobs_of_an_owner_are_cancelled),
+        HUB_TEST(a_deadline_ends_jobs_that_wait_or_run),
+        HUB_TEST(a_job_that_kills_workers_fails_and_others_go_on),
+        HUB_TEST(a_job_comes_alone_the_second_time),
+        HUB_TEST(a_worker_without_a_beat_is_killed),
+        HUB_TEST(a_worker_that_talks_nonsense_is_dropped),
+        HUB_TEST(the_past_is_told_again),
+        HUB_TEST(previews_are_made_while_somebody_looks),
+        HUB_TEST(a_drain_waits_for_what_runs),
+        HUB_TEST(jobs_survive_a_restart),
+        HUB_TEST(history_is_listed_starred_and_deleted),
+        HUB_TEST(estimates_come_from_a_worker),
+        HUB_TEST(polls_and_refusals_do_not_wait_for_the_disk),
+        HUB_TEST(a_second_worker_takes_its_share),
+    };
+
+    return cmocka_run_group_tests_name("hub", tests, NULL, NULL);
+}
