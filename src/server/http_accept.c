@@ -71,7 +71,7 @@ static bool listen_on(struct http_server *server, const struct addrinfo *address
 
 static int port_of(int fd)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t size = sizeof address;
 
     if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)

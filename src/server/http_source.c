@@ -171,7 +171,7 @@ struct MHD_Response *http_source_response(struct http_source *source)
     response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, give_bytes, source,
                                                  release_source);
     if (!response)
-        http_source_unref(source);
+        atomic_fetch_sub(&source->references, 1); /* the caller has another */
     return response;
 }
 
