@@ -151,7 +151,7 @@ def workers_killed(server):
 class Clients:
     """Threads that submit jobs all the time, and one that reads metrics."""
 
-    def __init__(self, jobs, server, count=3):
+    def __init__(self, jobs, server, count=2):
         self.jobs, self.server, self.stopping, self.problems = jobs, server, threading.Event(), []
         self.threads = [threading.Thread(target=self._guard, args=(run,), daemon=True) for run in [self._submit] * count + [self._scrape]]
         for thread in self.threads:
@@ -166,7 +166,7 @@ class Clients:
     def _submit(self):
         while not self.stopping.is_set():
             self.jobs.submit(self.server, give_up=self.stopping.is_set)
-            time.sleep(.1)
+            time.sleep(.3)  # slower than jobs are done, so that not all of them wait
 
     def _scrape(self):
         while not self.stopping.is_set():
