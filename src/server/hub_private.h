@@ -117,8 +117,9 @@ struct kept_event {
     uint64_t number;
     enum hub_event_type type;
     int32_t image;
-    unsigned char *snapshot; /* a job_view up to its last picture, then the error's text; or NULL */
-    size_t view_bytes;
+    unsigned char *snapshot;      /* a job_view up to its last picture, then the texts of error and
+                                     result; NULL: no job */
+    size_t view_bytes, result_at; /* result_at 0: none */
 };
 
 struct hub_subscription {
@@ -219,6 +220,7 @@ void hub_view_row(const struct store_job *row, struct job_view *out, struct hub_
 
 /* --- hub_queue.c --- */
 
+struct hub_owner *hub_owner_find(const struct hub_queue *queue, const char *name);
 struct hub_owner *hub_owner_get(struct hub_queue *queue, const char *name); /* NULL: no memory */
 void hub_queue_add_locked(struct hub_queue *queue, struct hub_owner *owner, struct hub_job *job);
 void hub_queue_remove_locked(struct hub_queue *queue, struct hub_job *job);

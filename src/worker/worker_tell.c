@@ -52,15 +52,14 @@ void worker_tell_loading(struct worker *worker, const char *what, double fractio
     worker_send(worker, MESSAGE_LOADING, &record, -1);
 }
 
-void worker_tell_ready(struct worker *worker)
+static void fill_facts(struct worker *worker)
 {
     const struct pipeline_info *info = &worker->info;
+    struct worker_facts *facts = &worker->facts;
     struct pipeline_request defaults;
-    struct record_writer record = {0};
-    struct worker_facts facts;
 
     pipeline_request_defaults(worker->pipeline, &defaults);
-    facts = (struct worker_facts){
+    *facts = (struct worker_facts){
         .side_max = info->side_max,
         .layer_count = info->layer_count,
         .max_batch = worker->options->max_batch,
@@ -74,11 +73,18 @@ void worker_tell_ready(struct worker *worker)
         .guidance = defaults.guidance_scale,
         .flow_shift = defaults.flow_shift,
     };
-    fit_text(facts.model, sizeof facts.model, worker->model_name);
-    fit_text(facts.variant, sizeof facts.variant, info->variant);
-    fit_text(facts.device, sizeof facts.device, info->device);
-    fit_text(facts.weight_types, sizeof facts.weight_types, info->weight_types);
-    worker_facts_write(&record, &facts);
+    fit_text(facts->model, sizeof facts->model, worker->model_name);
+    fit_text(facts->variant, sizeof facts->variant, info->variant);
+    fit_text(facts->device, sizeof facts->device, info->device);
+    fit_text(facts->weight_types, sizeof facts->weight_types, info->weight_types);
+}
+
+void worker_tell_ready(struct worker *worker)
+{
+    struct record_writer record = {0};
+
+    fill_facts(worker);
+    worker_facts_write(&record, &worker->facts);
     worker_send(worker, MESSAGE_READY, &record, -1);
 }
 
@@ -106,9 +112,9 @@ void worker_tell_device(struct worker *worker)
         .memory_free = state.free_bytes,
         .memory_total = state.total_bytes,
         .memory_used_by_us = state.used_bytes,
-        .utilisation_percent = -1,
-        .temperature_celsius = -1,
-        .power_watts = -1,
+        .utilisation_percent = state.utilisation_percent,
+        .temperature_celsius = state.temperature_celsius,
+        .power_watts = state.power_watts,
         .running = running_jobs(worker),
     };
     device_message_write(&record, &message);
@@ -132,7 +138,7 @@ void worker_tell_progress(struct worker *worker, struct worker_job *job, enum jo
         .step = step,
         .step_count = step_count,
         .pictures_done = job->finished,
-        .step_seconds = worker->step_seconds,
+        .step_seconds = worker->untold_step_seconds,
         .batch_size = worker->batch_size,
     };
     struct record_writer record = {0};
@@ -143,6 +149,7 @@ void worker_tell_progress(struct worker *worker, struct worker_job *job, enum jo
         return;
     job->phase = phase;
     job->told = now;
+    worker->untold_step_seconds = 0;
     progress_message_write(&record, &message);
     worker_send(worker, MESSAGE_PROGRESS, &record, -1);
 }

@@ -19,6 +19,7 @@ struct heard {
     uint64_t number;
     char job[STORE_ID_BYTES];
     enum job_state state;
+    bool has_result;
 };
 
 struct ears {
@@ -49,6 +50,7 @@ static void tell(void *context, const struct hub_event *event)
         if (event->job) {
             memcpy(heard->job, event->job->id, sizeof heard->job);
             heard->state = event->job->state;
+            heard->has_result = event->job->result != NULL;
         }
     }
     pthread_cond_broadcast(&ears->more);
@@ -248,6 +250,7 @@ static void a_job_is_drawn_and_kept(void **state)
 {
     struct scene *scene = *state;
     struct job_view view;
+    struct heard done;
     uint64_t ticket;
     struct id id;
     int fd;
@@ -266,7 +269,9 @@ static void a_job_is_drawn_and_kept(void **state)
     fake_worker_picture(&scene->worker, ticket, 0);
     hear(&scene->ears, EVENT_PICTURE);
     fake_worker_done(&scene->worker, ticket);
-    assert_string_equal(hear(&scene->ears, EVENT_JOB_DONE).job, id.text);
+    done = hear(&scene->ears, EVENT_JOB_DONE);
+    assert_string_equal(done.job, id.text);
+    assert_true(done.has_result);
     view = peek(scene, id.text);
     assert_int_equal(view.state, JOB_DONE);
     assert_int_equal(view.picture_count, 1);
@@ -800,19 +805,24 @@ static void *block_store(void *context)
     return hub_with_store(blocked->hub, wait_in_store, blocked, &err) ? blocked : NULL;
 }
 
-static void polls_do_not_wait_for_the_disk(void **state)
+static void polls_and_refusals_do_not_wait_for_the_disk(void **state)
 {
     struct scene *scene = *state;
-    struct blocked blocked = {.hub = scene->hub};
+    struct blocked blocked = {0};
     struct hub_state now;
     pthread_t thread;
     struct id id;
     void *result;
     char byte = 0;
 
+    close_hub(scene);
+    scene->options.max_queue = 1;
+    open_hub(scene);
+    blocked.hub = scene->hub;
     bring_worker(scene);
     id = add_job(scene, (struct wish){0});
     take(scene);
+    add_job(scene, (struct wish){0});
     assert_int_equal(pipe(blocked.started), 0);
     assert_int_equal(pipe(blocked.released), 0);
     assert_int_equal(pthread_create(&thread, NULL, block_store, &blocked), 0);
@@ -820,6 +830,7 @@ static void polls_do_not_wait_for_the_disk(void **state)
     assert_int_equal(state_of(scene, id.text), JOB_RUNNING);
     hub_state(scene->hub, &now);
     assert_int_equal(now.running, 1);
+    assert_string_equal(refused(scene, (struct wish){0}).code, "queue_full");
     assert_int_equal(write(blocked.released[1], &byte, 1), 1);
     pthread_join(thread, &result);
     assert_ptr_equal(result, &blocked);
@@ -885,7 +896,7 @@ int main(void)
         HUB_TEST(jobs_survive_a_restart),
         HUB_TEST(history_is_listed_starred_and_deleted),
         HUB_TEST(estimates_come_from_a_worker),
-        HUB_TEST(polls_do_not_wait_for_the_disk),
+        HUB_TEST(polls_and_refusals_do_not_wait_for_the_disk),
         HUB_TEST(a_second_worker_takes_its_share),
     };
 
