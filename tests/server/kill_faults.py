@@ -85,11 +85,11 @@ def fill_once(jobs, arguments, reserve, left):
 def full(jobs, arguments):
     with small_disk() as folder:
         mine = Jobs(folder)
-        for attempt in range(arguments.each):
+        for attempt in range(max(4, arguments.each)):
             # Nothing at all left, or all of the reserve but not more.
             fill_once(mine, arguments, *((0, 0), (4, 0), (4, 3 << 20), (0, 1 << 15))[attempt % 4])
         print("jobs that a full disk failed:", mine.outcomes["storage"], flush=True)
-    return arguments.each
+    return max(4, arguments.each)
 
 
 def refusal(jobs, arguments, *options):

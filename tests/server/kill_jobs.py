@@ -89,11 +89,11 @@ class Jobs:
             self.accepted = {key: known for key, known in self.accepted.items() if known[0] != job}
 
     def check_picture(self, server, ended, body):
-        """Done, with one picture, whose bytes are those that this request always gave."""
-        assert ended["state"] == "done" and len(ended["images"]) == 1, ended
-        picture = server.get(ended["images"][0]["url"])
-        assert picture.status == 200, picture.status
-        found = hashlib.sha256(picture.body).hexdigest()
+        """Done, with as many pictures as were asked for, whose bytes are those that this request always gave."""
+        assert ended["state"] == "done" and [image["index"] for image in ended["images"]] == list(range(body.get("count", 1))), ended
+        pictures = [server.get(image["url"]) for image in ended["images"]]
+        assert all(picture.status == 200 for picture in pictures), [picture.status for picture in pictures]
+        found = hashlib.sha256(b"".join(picture.body for picture in pictures)).hexdigest()
         known = self.hash_of.setdefault(json.dumps(body, sort_keys=True), found)
         assert known == found, f"{body} gave other bytes than before"
 
