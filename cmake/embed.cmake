@@ -58,7 +58,7 @@ function(sd35_embed_write)
     string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," hex "${hex}")
     # An empty array is not C: a zero follows that is not counted.
     string(APPEND arrays "static const unsigned char file_${number}[] = {\n${hex}0};\n")
-    string(APPEND rows "    {\"${file}\", \"${type}\", \"${hash}\", file_${number}, ${size}},\n")
+    string(APPEND rows "    {\"${file}\", \"${type}\", \"\\\"${hash}\\\"\", file_${number}, ${size}},\n")
     math(EXPR number "${number} + 1")
   endforeach()
   file(WRITE ${OUTPUT}

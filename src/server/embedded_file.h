@@ -12,7 +12,7 @@
 struct embedded_file {
     const char *name; /* below its folder: "icons/star.svg" */
     const char *type; /* for Content-Type */
-    const char *etag; /* 32 hexadecimal digits of the content's SHA-256, without quotes */
+    const char *etag; /* 32 hexadecimal digits of the content's SHA-256, in the quotes of HTTP */
     const unsigned char *bytes;
     size_t size;
 };

@@ -103,7 +103,7 @@ static int count_header(const struct http_exchange *exchange, const char *name, 
     int count = 0;
 
     *value = NULL;
-    for (size_t i = 0; i < exchange->header_count; i++) {
+    for (size_t i = 0; exchange->headers && i < exchange->header_count; i++) {
         if (strcasecmp(exchange->headers[i].name, name) == 0) {
             *value = exchange->headers[i].value;
             count++;

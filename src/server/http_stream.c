@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "server/http_private.h"
+#include "server/metrics.h"
 
 #define KERNEL_BYTES 262144 /* what the kernel holds of each stream at most, outside our count */
 
@@ -109,6 +110,7 @@ static bool write_direct_locked(struct http_stream *stream, const void *bytes, s
     bool is_fine;
 
     if (waits + size > room_locked(stream, size)) {
+        metrics_count(METRIC_EVENTS_DROPPED, "", 1);
         stream->is_broken = true;
         hang_up_locked(stream);
         return false;
@@ -173,6 +175,14 @@ void http_stream_break(struct http_stream *stream)
     hang_up_locked(stream);
     if (stream->source)
         http_source_end(stream->source, true);
+    pthread_mutex_unlock(&stream->lock);
+}
+
+void http_stream_detach(struct http_stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    stream->is_broken = true;
+    stream->fd = -1;
     pthread_mutex_unlock(&stream->lock);
 }
 
@@ -345,6 +355,7 @@ struct http_stream *http_start_stream(struct http_exchange *exchange, const char
 
     if (!stream)
         return fail_to_start(exchange, NULL);
+    http_add_header(exchange, "X-Accel-Buffering", "no"); /* nginx passes events on at once */
     if (!(is_tls ? start_in_source(stream, exchange, type, &response)
                  : start_direct(stream, exchange, type)))
         return fail_to_start(exchange, stream);

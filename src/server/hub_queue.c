@@ -126,8 +126,6 @@ struct hub_place hub_queue_place(const struct hub_queue *queue, const struct hub
 /* The part of a running job's cost that is still to be drawn. */
 static double cost_left(const struct hub_job *job)
 {
-    if (job->phase > JOB_PHASE_DENOISE)
-        return 0;
     if (job->step_count <= 0)
         return job->cost;
     return job->cost * fmax(0.0, 1.0 - (double)job->step / job->step_count);

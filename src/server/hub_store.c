@@ -16,6 +16,7 @@
 
 #define FAILED_PROBES_MAX 5
 #define RETRY_SECONDS_MAX 3600.0
+#define LEAST_FREE_BYTES (1 << 20) /* less is a full disk, whatever reserve was asked for */
 
 struct submission {
     struct hub_call call; /* first: a call is cast to it */
@@ -62,7 +63,8 @@ bool hub_disk_has_reserve(struct hub *hub, double now)
         return hub->disk_has_reserve;
     hub->disk_looked_at = now;
     has_reserve = statvfs(hub->options.folder, &disk) == 0 &&
-                  (double)disk.f_bavail * (double)disk.f_frsize >= hub->options.disk_reserve;
+                  (double)disk.f_bavail * (double)disk.f_frsize >=
+                      fmax(LEAST_FREE_BYTES, hub->options.disk_reserve);
     pthread_mutex_lock(&hub->lock);
     hub->disk_has_reserve = has_reserve;
     pthread_mutex_unlock(&hub->lock);

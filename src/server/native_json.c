@@ -75,27 +75,19 @@ static const char *phase_name(enum job_phase phase)
     return "wait";
 }
 
+/* Steps count, not phases: of several pictures some are decoded while others are still to be drawn,
+ * and progress never goes back. */
 double native_job_progress(const struct job_view *job)
 {
-    double part;
+    double part = job->step_count > 0 ? (double)job->step / job->step_count : 0;
 
     if (job->state == JOB_DONE)
         return 1;
-    if (job->state != JOB_RUNNING)
+    if (job->state != JOB_RUNNING || (part <= 0 && job->phase < JOB_PHASE_DENOISE))
         return 0;
-    switch (job->phase) {
-    case JOB_PHASE_WAIT:
-    case JOB_PHASE_ENCODE:
-        return 0;
-    case JOB_PHASE_DENOISE:
-        part = job->step_count > 0 ? (double)job->step / job->step_count : 0;
-        return PROGRESS_ENCODED + fmin(fmax(part, 0), 1) * (PROGRESS_DENOISED - PROGRESS_ENCODED);
-    case JOB_PHASE_DECODE:
-        return PROGRESS_DENOISED;
-    case JOB_PHASE_SAVE:
+    if (part >= 1 && job->phase == JOB_PHASE_SAVE)
         return PROGRESS_DECODED;
-    }
-    return 0;
+    return PROGRESS_ENCODED + fmin(fmax(part, 0), 1) * (PROGRESS_DENOISED - PROGRESS_ENCODED);
 }
 
 static enum image_format picture_format(const struct store_picture *picture)

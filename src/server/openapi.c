@@ -1,6 +1,5 @@
 #include "server/openapi.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,11 +39,9 @@ static void reply_file(struct http_exchange *exchange, const char *name)
 {
     for (size_t i = 0; i < docs_files_count; i++) {
         const struct embedded_file *file = &docs_files[i];
-        char etag[40];
 
         if (strcmp(file->name, name) == 0) {
-            snprintf(etag, sizeof etag, "\"%s\"", file->etag);
-            http_reply_static(exchange, file->type, file->bytes, file->size, etag);
+            http_reply_static(exchange, file->type, file->bytes, file->size, file->etag);
             return;
         }
     }

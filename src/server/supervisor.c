@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/kill_point.h"
 #include "server/log.h"
 
 #define BACK_OFF_MAX 60.0
@@ -348,6 +349,7 @@ static void reap(struct supervisor *supervisor)
     pid_t pid;
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        kill_point_forget();
         if (pid == supervisor->front.pid)
             front_died(supervisor, status);
         for (int i = 0; i < supervisor->options->worker_count; i++) {

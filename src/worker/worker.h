@@ -12,7 +12,7 @@
 struct worker_options {
     struct pipeline_options pipeline; /* prompts_kept 0: the worker chooses */
     int max_batch;                    /* pictures that go through the network together; 1 to 64 */
-    double preview_seconds;           /* the least time between previews of a job: 0.25 */
+    double preview_seconds;           /* the least time between previews of a picture: 0.25 */
     struct heartbeat *heartbeat;      /* shared */
 };
 

@@ -1,9 +1,26 @@
 /* Drawing: steps of the batch, and jobs that draw alone. */
 #include <stdlib.h>
 
+#include "base/kill_point.h"
 #include "worker/worker_private.h"
 
 /* --- Progress --- */
+
+/* A picture that is drawn alone counts its own steps, and a job those of all its pictures. */
+static void tell_alone(struct worker *worker, struct worker_job *job, enum job_phase phase,
+                       const struct pipeline_progress *progress)
+{
+    int step = 0;
+
+    if (progress->phase == PHASE_DENOISE) {
+        job->steps_alone = progress->step_count;
+        step = progress->step;
+    } else if (progress->phase > PHASE_DENOISE) {
+        step = job->steps_alone;
+    }
+    worker_tell_progress(worker, job, phase, job->finished * job->steps_alone + step,
+                         job->request.image_count * job->steps_alone);
+}
 
 static void tell(void *context, const struct pipeline_progress *progress)
 {
@@ -20,12 +37,10 @@ static void tell(void *context, const struct pipeline_progress *progress)
     };
     const struct worker_tells *tells = context;
     enum pipeline_phase phase = progress->phase;
-    bool is_step = phase == PHASE_DENOISE;
 
     worker_beat(tells->worker, tells->job ? meaning[phase].beat : HEARTBEAT_LOADING);
     if (tells->job)
-        worker_tell_progress(tells->worker, tells->job, meaning[phase].phase,
-                             is_step ? progress->step : 0, is_step ? progress->step_count : 0);
+        tell_alone(tells->worker, tells->job, meaning[phase].phase, progress);
     else
         worker_tell_loading(tells->worker, "loading weights",
                             0.25 + 0.75 * (double)phase / PHASE_DONE);
@@ -59,24 +74,25 @@ static size_t latent_floats(const struct worker_job *job)
     return (size_t)16 * (size_t)(job->request.width / 8) * (size_t)(job->request.height / 8);
 }
 
+/* Of each picture of the job that is being drawn, at the same moment. */
 static void preview(struct worker *worker, struct worker_job *job)
 {
     double now = seconds_now();
     float *latent;
-    int image = 0;
 
-    while (
-        image < job->request.image_count &&
-        (job->place_of[image] < 0 || pipeline_batch_is_done(worker->batch, job->place_of[image])))
-        image++;
-    if (!job->message.is_watched || image == job->request.image_count ||
-        now - job->previewed < worker->options->preview_seconds)
+    if (!job->message.is_watched || now - job->previewed < worker->options->preview_seconds)
         return;
-    job->previewed = now;
     latent = malloc(latent_floats(job) * sizeof *latent);
-    if (latent && pipeline_batch_latent(worker->batch, job->place_of[image], latent, NULL))
-        worker_send_preview(worker, job, image,
-                            pipeline_batch_steps_done(worker->batch, job->place_of[image]), latent);
+    for (int image = 0; latent && image < job->request.image_count; image++) {
+        int place = job->place_of[image];
+
+        if (place < 0 || pipeline_batch_is_done(worker->batch, place))
+            continue;
+        job->previewed = now;
+        if (pipeline_batch_latent(worker->batch, place, latent, NULL))
+            worker_send_preview(worker, job, image, pipeline_batch_steps_done(worker->batch, place),
+                                latent);
+    }
     free(latent);
 }
 
@@ -107,6 +123,8 @@ static bool take_latent(struct worker *worker, struct worker_job *job, int image
 static bool finish_picture(struct worker *worker, struct worker_job *job, int image,
                            struct error *err)
 {
+    int count = pipeline_job_step_count(job->job) * job->request.image_count;
+    int steps = steps_done(worker, job); /* the picture's own count until it leaves the batch */
     float *latent = malloc(latent_floats(job) * sizeof *latent);
     double began = seconds_now();
     struct image picture = {0};
@@ -119,6 +137,7 @@ static bool finish_picture(struct worker *worker, struct worker_job *job, int im
     ok = take_latent(worker, job, image, latent, err) &&
          pipeline_batch_decode(worker->batch, job->job, latent, &picture, err);
     if (ok) {
+        worker_tell_progress(worker, job, JOB_PHASE_SAVE, steps, count);
         worker_beat(worker, HEARTBEAT_DECODE);
         ok = save(worker, job, image, &picture, err);
     }
@@ -170,6 +189,7 @@ static void step_failed(struct worker *worker, const struct error *err)
 
 static void learn_step(struct worker *worker, double seconds)
 {
+    worker->untold_step_seconds = seconds;
     worker->step_seconds = worker->step_seconds > 0
                                ? (1 - OF_THE_NEW) * worker->step_seconds + OF_THE_NEW * seconds
                                : seconds;
@@ -193,6 +213,7 @@ void worker_step(struct worker *worker)
         next = job->next;
         if (!is_in_batch(job))
             continue;
+        kill_point_prompt(job->message.spec.prompt);
         tell_phase(worker, job, JOB_PHASE_DENOISE);
         preview(worker, job);
         finish_pictures(worker, job);

@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/version.h"
+#include "job/job_infotext.h"
 #include "pipeline/request_record.h"
 #include "worker/worker_private.h"
 
@@ -70,7 +72,9 @@ static bool encode(unsigned char **out, size_t *size, const struct worker *worke
     char *infotext = NULL, *json = record_text(&record, seed);
     bool ok = json || error_set(err, ERROR_NO_MEMORY, "record of the request");
 
-    ok = ok && request_record_infotext(&infotext, &record, seed, err) &&
+    ok = ok &&
+         job_infotext(&infotext, spec, spec->init_image.bytes, &worker->facts, seed,
+                      PROGRAM_NAME_AND_VERSION, err) &&
          image_encode(out, size, picture, spec->format, spec->quality,
                       &(struct image_metadata){.infotext = infotext, .json = json}, err);
     free(infotext);

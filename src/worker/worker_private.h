@@ -21,6 +21,7 @@ struct worker_job {
     struct pipeline_job *job;        /* NULL until it runs */
     int place_of[JOB_COUNT_MAX];     /* by picture */
     int finished;                    /* pictures */
+    int steps_alone;                 /* of each that is drawn alone; 0: not known yet */
     bool draws_alone;                /* the batch could not draw what is left of it */
     bool was_short_of_memory, was_repeated;
     enum job_phase phase; /* as last told */
@@ -36,13 +37,15 @@ struct worker {
     struct inbox *inbox;
     struct pipeline *pipeline;
     struct pipeline_info info;
-    char *model_name; /* UTF-8 */
+    char *model_name;          /* UTF-8 */
+    struct worker_facts facts; /* as told when it got ready */
     struct pipeline_batch *batch;
     struct worker_job *jobs;               /* in the order in which they came */
     bool is_draining, is_lost, front_left; /* is_lost: the device failed for good */
     double device_told;
     double step_seconds, seconds_per_cost; /* averages; 0: unknown */
-    int batch_size;                        /* of the latest step */
+    double untold_step_seconds;            /* of the latest step; 0: was told */
+    int batch_size;                        /* of it */
 };
 
 /* --- worker_jobs.c --- */
@@ -90,7 +93,7 @@ void worker_send_preview(struct worker *worker, const struct worker_job *job, in
 void worker_send(struct worker *worker, enum message_type type, struct record_writer *record,
                  int fd); /* takes what the writer holds and fd */
 void worker_tell_loading(struct worker *worker, const char *what, double fraction);
-void worker_tell_ready(struct worker *worker);
+void worker_tell_ready(struct worker *worker); /* fills its facts */
 void worker_tell_progress(struct worker *worker, struct worker_job *job, enum job_phase phase,
                           int step, int step_count);
 void worker_tell_done(struct worker *worker, const struct worker_job *job);

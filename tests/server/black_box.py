@@ -30,6 +30,17 @@ def client(script, *more):
     return run
 
 
+def a1111(arguments):
+    """With a key, and with a user's password as AUTOMATIC1111 itself has them."""
+    user = "ann:pass word:with=signs"
+    with Server(arguments.program, options=[*QUIET, "--api-auth", f"bob:other,{user}"]) as server:
+        server.wait_ready()
+        command = [sys.executable, HERE / "clients_a1111.py", "--url", server.url, "--user", user, "lists", "txt2img", "progress", "interrupt", "tasks", "access"]
+        if subprocess.run([str(part) for part in command]).returncode != 0:
+            return False
+    return client("clients_a1111.py")(arguments)
+
+
 def page(arguments):
     browser = shutil.which("chromium")
     if not browser:
@@ -66,7 +77,7 @@ def load(arguments):
     return subprocess.run([sys.executable, HERE / "load_test.py", str(arguments.program), str(generator)]).returncode == 0
 
 
-TESTS = {"native": client("black_box_native.py"), "openai": client("clients_openai.py"), "a1111": client("clients_a1111.py"), "schema": schema, "page": page,
+TESTS = {"native": client("black_box_native.py"), "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "page": page,
          "kill": kill, "hostile": hostile, "load": load}
 
 

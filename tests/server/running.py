@@ -74,7 +74,9 @@ class Server:
         wait_until("an address in the log", lambda: self.url or self.process.poll() is not None)
         if not self.url:
             raise AssertionError("the server ended:\n" + "".join(self.log[-20:]))
-        self.port = urllib.parse.urlsplit(self.url).port
+        # The file is there before the address is told.
+        with contextlib.suppress(FileNotFoundError):
+            self.key = (self.outputs / ".sd35" / "first-key").read_text().strip()
         return self
 
     def _read_log(self, process):
@@ -87,7 +89,8 @@ class Server:
             if key:
                 self.key = key[1]
             address = re.search(r"serving at (https?://\S+?)/?\s*$", line)
-            if address:
+            if address:  # of each front: with port 0 the next one has another
+                self.port = urllib.parse.urlsplit(address[1]).port
                 self.url = address[1]
 
     def wait_ready(self, seconds=DEADLINE):

@@ -107,6 +107,30 @@ static void digits_that_do_not_fit_are_no_number(void **state)
 
 /* --- Jobs as JSON --- */
 
+static void progress_of_several_pictures_never_goes_back(void **state)
+{
+    static const struct {
+        enum job_phase phase;
+        int step;
+    } told[] = {
+        {JOB_PHASE_WAIT, 0},    {JOB_PHASE_ENCODE, 0},  {JOB_PHASE_DENOISE, 1},
+        {JOB_PHASE_DENOISE, 8}, {JOB_PHASE_DECODE, 8},  {JOB_PHASE_SAVE, 8},
+        {JOB_PHASE_ENCODE, 8},  {JOB_PHASE_DENOISE, 9}, {JOB_PHASE_DENOISE, 16},
+        {JOB_PHASE_DECODE, 16}, {JOB_PHASE_SAVE, 16},
+    };
+    struct job_view job = {.state = JOB_RUNNING, .step_count = 16};
+    double last = 0;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(told); i++) {
+        job.phase = told[i].phase;
+        job.step = told[i].step;
+        assert_true(native_job_progress(&job) >= last);
+        last = native_job_progress(&job);
+        assert_true(last < (job.step < 16 ? 0.9 : 1));
+    }
+}
+
 static void a_running_job_tells_how_far_it_is(void **state)
 {
     struct job_view job = {.state = JOB_RUNNING,
@@ -509,6 +533,7 @@ int main(void)
         cmocka_unit_test(a_cursor_reads_back_and_nothing_else_is_one),
         cmocka_unit_test(an_event_id_of_another_boot_is_not_ours),
         cmocka_unit_test(digits_that_do_not_fit_are_no_number),
+        cmocka_unit_test(progress_of_several_pictures_never_goes_back),
         cmocka_unit_test(a_running_job_tells_how_far_it_is),
         cmocka_unit_test(a_message_that_is_no_utf8_is_told_all_the_same),
         WITH_FIXTURE(pages_hold_each_job_once),

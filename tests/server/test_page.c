@@ -107,8 +107,10 @@ static void test_files_have_types_and_tags(void **state)
 
         assert_int_equal(exchange.status, 200);
         assert_string_equal(exchange.type, files[i][1]);
-        assert_int_equal(strlen(exchange.etag), 32);
-        assert_int_equal(strspn(exchange.etag, "0123456789abcdef"), 32);
+        assert_int_equal(strlen(exchange.etag), 34);
+        assert_int_equal(exchange.etag[0], '"');
+        assert_int_equal(strspn(exchange.etag + 1, "0123456789abcdef"), 32);
+        assert_int_equal(exchange.etag[33], '"');
         assert_string_not_equal(exchange.etag, last);
         last = exchange.etag;
         check_same_as_file(&exchange, files[i][0]);
