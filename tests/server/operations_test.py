@@ -170,15 +170,15 @@ def state_of(server, job):
 
 def check_drain(program):
     with tempfile.TemporaryDirectory() as outputs:
-        with Server(program, outputs=outputs, options=[*QUIET, "--grace", "60"]) as server:
+        with Server(program, outputs=outputs, options=[*QUIET, "--grace", "100"]) as server:
             server.wait_ready()
-            medium = {**SLOW, "steps": 20, "count": 2, "width": 256, "height": 256}
+            medium = {**SMALL, "steps": 20, "width": 128, "height": 128}
             jobs = [server.post("/api/v1/jobs", medium).json()["id"] for _ in range(3)]
             wait_until("one runs", lambda: state_of(server, jobs[0]) == "running")
             server.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(OSError):
                 wait_until("it refuses", lambda: server.post("/api/v1/jobs", SMALL).status == 503, 20)
-            assert server.process.wait(60) == 0, server.log[-5:]
+            assert server.process.wait(110) == 0, server.log[-5:]
             key = server.key
         with Server(program, outputs=outputs, options=QUIET) as server:
             server.key = key
@@ -187,6 +187,22 @@ def check_drain(program):
                 wait_until("each is done, before or after", lambda job=job: state_of(server, job) == "done")
             assert [server.get(f"/api/v1/jobs/{job}").json()["attempts"] for job in jobs] == [1, 1, 1], "what runs is not broken off"
             assert server.stop() == 0 and not server.verify()
+
+
+def check_grace(program):
+    """What is not done within the grace is done by the next start."""
+    with tempfile.TemporaryDirectory() as outputs:
+        with Server(program, outputs=outputs, options=[*QUIET, "--grace", "1"]) as server:
+            server.wait_ready()
+            job = server.post("/api/v1/jobs", SLOW).json()["id"]
+            wait_until("it runs", lambda: state_of(server, job) == "running")
+            key, code = server.key, server.stop(30)
+            assert code == 0 and not server.verify(), (code, server.log[-5:])
+        with Server(program, outputs=outputs, options=QUIET) as server:
+            server.key = key
+            server.wait_ready()
+            wait_until("it runs again", lambda: state_of(server, job) == "running")
+            assert server.request("DELETE", f"/api/v1/jobs/{job}").status == 200
 
 
 def check_second_signal(program):
@@ -206,7 +222,7 @@ def check_second_signal(program):
 
 def main():
     program = pathlib.Path(sys.argv[1]).resolve()
-    for check in (check_options, check_keys, check_metrics, check_reload, check_drain, check_second_signal):
+    for check in (check_options, check_keys, check_metrics, check_reload, check_drain, check_grace, check_second_signal):
         began = time.monotonic()
         check(program)
         print(f"ok {check.__name__} in {time.monotonic() - began:.1f} s", flush=True)
