@@ -270,6 +270,7 @@ static json_t *png_info_json(const char *infotext)
                      "parameters", a1111_infotext_parse(infotext));
 }
 
+/* A picture whose texts are damaged counts as one without. */
 static void handle_png_info(struct http_exchange *exchange, void *context)
 {
     const struct image_limits limits = {.bytes_max = IMAGE_FILE_BYTES_MAX,
@@ -279,16 +280,17 @@ static void handle_png_info(struct http_exchange *exchange, void *context)
     char *infotext = NULL, *json = NULL;
     size_t size = 0;
     unsigned char *bytes = picture_of(exchange, &size);
+    bool ok;
 
     (void)context;
     if (!bytes)
         return;
-    if (!image_header_read(&header, bytes, size, &limits, "image", &err))
+    ok = image_metadata_read(&infotext, &json, bytes, size, &err);
+    if (!ok && err.code == ERROR_NO_MEMORY)
+        a1111_reply(exchange, NULL);
+    else if (!ok && !image_header_read(&header, bytes, size, &limits, "image", NULL))
         http_reply_error(exchange, 422, "validation", "image", 0, "Invalid encoded image: %s",
                          err.message);
-    else if (!image_metadata_read(&infotext, &json, bytes, size, &err) &&
-             err.code == ERROR_NO_MEMORY)
-        a1111_reply(exchange, NULL);
     else
         a1111_reply(exchange,
                     infotext ? png_info_json(infotext)

@@ -18,24 +18,30 @@
 #define ACCEPTS_AT_ONCE 256 /* then the deadlines have their turn */
 #define REFUSED_AT_ONCE 256 /* connections beyond the limit that are being told so */
 
-#define SHORT_ANSWER(status, code, message)                                                        \
+#define SHORT_ANSWER(status, headers, code, message)                                               \
     "HTTP/1.1 " status "\r\nContent-Type: application/json\r\nConnection: close\r\n"               \
-    "Retry-After: 1\r\n\r\n{\"error\":{\"code\":\"" code "\",\"message\":\"" message "\"}}"
+    "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"                               \
+    "Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n" headers        \
+    "\r\n{\"error\":{\"code\":\"" code "\",\"message\":\"" message "\"}}"
+#define LATER "Retry-After: 1\r\n"
 
 const char *http_short_answer(int status)
 {
     switch (status) {
     case 400:
-        return SHORT_ANSWER("400 Bad Request", "bad_request", "the body came in too many pieces");
+        return SHORT_ANSWER("400 Bad Request", "", "bad_request",
+                            "the body came in too many pieces");
     case 408:
-        return SHORT_ANSWER("408 Request Timeout", "timeout", "the request came too slowly");
+        return SHORT_ANSWER("408 Request Timeout", "", "timeout", "the request came too slowly");
     case 413:
-        return SHORT_ANSWER("413 Content Too Large", "request_too_large", "the body is too large");
+        return SHORT_ANSWER("413 Content Too Large", "", "request_too_large",
+                            "the body is too large");
     case 429:
-        return SHORT_ANSWER("429 Too Many Requests", "too_many_connections",
+        return SHORT_ANSWER("429 Too Many Requests", LATER, "too_many_connections",
                             "this address has too many connections");
     default:
-        return SHORT_ANSWER("503 Service Unavailable", "busy", "the server has too much to do");
+        return SHORT_ANSWER("503 Service Unavailable", LATER, "busy",
+                            "the server has too much to do");
     }
 }
 
@@ -65,14 +71,17 @@ static bool listen_on(struct http_server *server, const struct addrinfo *address
 
 static int port_of(int fd)
 {
-    struct sockaddr_storage address;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in ipv4;
+        struct sockaddr_in6 ipv6;
+    } address = {0};
     socklen_t size = sizeof address;
 
-    if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+    if (getsockname(fd, &address.any, &size) != 0)
         return 0;
-    if (address.ss_family == AF_INET6)
-        return ntohs(((const struct sockaddr_in6 *)&address)->sin6_port);
-    return ntohs(((const struct sockaddr_in *)&address)->sin_port);
+    return ntohs(address.any.sa_family == AF_INET6 ? address.ipv6.sin6_port
+                                                   : address.ipv4.sin_port);
 }
 
 bool http_listen(struct http_server *server, const char *host, int port, struct error *err)

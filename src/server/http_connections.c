@@ -57,10 +57,12 @@ static bool make_room_for(struct http_server *server, int fd)
         return true;
     while (count <= (size_t)fd)
         count *= 2;
+    /* NOLINTBEGIN(bugprone-sizeof-expression): a table of pointers. */
     grown = reallocarray(server->by_fd, count, sizeof *grown);
     if (!grown)
         return false;
     memset(grown + server->fd_count, 0, (count - server->fd_count) * sizeof *grown);
+    /* NOLINTEND(bugprone-sizeof-expression) */
     server->by_fd = grown;
     server->fd_count = count;
     return true;

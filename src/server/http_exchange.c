@@ -199,6 +199,8 @@ void http_exchange_leave(struct http_exchange *exchange)
     exchange->is_suspended = false;
     if (!is_answered)
         exchange->status = 499; /* as others log it: the client closed the request */
+    if (exchange->source)
+        exchange->bytes = http_source_sent(exchange->source);
     pthread_mutex_unlock(&exchange->lock);
     http_exchange_report(exchange, exchange->bytes);
     if (!is_answered && !is_owed)
@@ -211,13 +213,13 @@ void http_pass(struct http_exchange *exchange)
 
     pthread_mutex_lock(&exchange->lock);
     is_too_late = exchange->phase == PHASE_GATE && exchange->is_abandoned;
-    if (exchange->phase == PHASE_GATE) {
+    if (exchange->phase == PHASE_GATE && !is_too_late) {
         exchange->phase = PHASE_PASSED;
         resume_locked(exchange);
     }
     pthread_mutex_unlock(&exchange->lock);
     if (is_too_late)
-        http_exchange_unref(exchange);
+        http_exchange_unref(exchange); /* the phase stays: http_exchange_leave left this to us */
 }
 
 static void run_continued(struct http_task *task)
@@ -383,8 +385,11 @@ static enum MHD_Result start_request(struct http_exchange *exchange, const char 
     pthread_mutex_lock(&exchange->lock);
     exchange->phase = PHASE_GATE;
     pthread_mutex_unlock(&exchange->lock);
-    if (!gate || gate->check(gate->context, exchange, exchange->route))
-        http_pass(exchange);
+    if (!gate || gate->check(gate->context, exchange, exchange->route)) {
+        pthread_mutex_lock(&exchange->lock);
+        exchange->phase = PHASE_PASSED;
+        pthread_mutex_unlock(&exchange->lock);
+    }
     return after_gate(exchange);
 }
 

@@ -277,6 +277,7 @@ void http_source_unref(struct http_source *source);
 struct MHD_Response *http_source_response(struct http_source *source);
 /* False: more than `limit` would wait. */
 bool http_source_write(struct http_source *source, const void *bytes, size_t size, size_t limit);
+size_t http_source_sent(struct http_source *source); /* bytes so far */
 void http_source_end(struct http_source *source, bool is_broken);
 
 /* --- Streams (http_stream.c); called by the watch alone --- */
@@ -285,6 +286,7 @@ void http_stream_beat(struct http_stream *stream, double now);
 void http_stream_flush(struct http_stream *stream);
 void http_stream_destroy(struct http_stream *stream); /* calls closed */
 void http_stream_break(struct http_stream *stream);
+void http_stream_detach(struct http_stream *stream); /* nothing is written any more */
 /* The next of those under TLS; under server->lock. */
 struct http_stream *http_stream_next_tls(const struct http_stream *stream);
 

@@ -86,6 +86,16 @@ bool http_source_write(struct http_source *source, const void *bytes, size_t siz
     return is_fine;
 }
 
+size_t http_source_sent(struct http_source *source)
+{
+    size_t sent;
+
+    pthread_mutex_lock(&source->lock);
+    sent = source->sent;
+    pthread_mutex_unlock(&source->lock);
+    return sent;
+}
+
 /* On a handler thread: one piece. */
 static void fill_source(struct http_task *task)
 {
@@ -161,7 +171,7 @@ struct MHD_Response *http_source_response(struct http_source *source)
     response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, give_bytes, source,
                                                  release_source);
     if (!response)
-        http_source_unref(source);
+        atomic_fetch_sub(&source->references, 1); /* the caller has another */
     return response;
 }
 

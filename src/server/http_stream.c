@@ -178,6 +178,14 @@ void http_stream_break(struct http_stream *stream)
     pthread_mutex_unlock(&stream->lock);
 }
 
+void http_stream_detach(struct http_stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    stream->is_broken = true;
+    stream->fd = -1;
+    pthread_mutex_unlock(&stream->lock);
+}
+
 void http_stream_flush(struct http_stream *stream)
 {
     pthread_mutex_lock(&stream->lock);

@@ -38,6 +38,7 @@ static void do_chore(const struct chore *chore)
 static void end_stream_locked(struct http_connection *connection, struct chore *chore)
 {
     chore->destroyed = connection->stream;
+    http_stream_detach(connection->stream); /* before its descriptor means something else */
     http_connection_remove_locked(connection);
 }
 

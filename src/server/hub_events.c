@@ -67,21 +67,29 @@ void hub_events_finish(struct hub_events *events)
 
 /* --- Keeping --- */
 
-/* A view without the pictures that it has not, followed by the error's text. */
-static unsigned char *make_snapshot(const struct job_view *view, size_t *view_bytes)
+static size_t text_bytes(const char *text)
 {
-    size_t text = view->error_message ? strlen(view->error_message) + 1 : 0;
-    unsigned char *snapshot;
+    return text ? strlen(text) + 1 : 0;
+}
 
-    *view_bytes = offsetof(struct job_view, pictures) +
-                  (size_t)view->picture_count * sizeof view->pictures[0];
-    snapshot = malloc(*view_bytes + text);
-    if (!snapshot)
-        return NULL;
-    memcpy(snapshot, view, *view_bytes);
-    if (text > 0)
-        memcpy(snapshot + *view_bytes, view->error_message, text);
-    return snapshot;
+/* False: there is no memory for it. */
+static bool keep_snapshot(struct kept_event *event, const struct job_view *view, const char *result)
+{
+    size_t view_bytes = offsetof(struct job_view, pictures) +
+                        (size_t)view->picture_count * sizeof view->pictures[0];
+    size_t error = text_bytes(view->error_message);
+
+    event->snapshot = malloc(view_bytes + error + text_bytes(result));
+    if (!event->snapshot)
+        return false;
+    memcpy(event->snapshot, view, view_bytes);
+    if (error > 0)
+        memcpy(event->snapshot + view_bytes, view->error_message, error);
+    if (result)
+        memcpy(event->snapshot + view_bytes + error, result, text_bytes(result));
+    event->view_bytes = view_bytes;
+    event->result_at = result ? view_bytes + error : 0;
+    return true;
 }
 
 static void take_view(struct hub *hub, const struct hub_job *job)
@@ -100,8 +108,7 @@ void hub_publish(struct hub *hub, enum hub_event_type type, const struct hub_job
 
     if (job) {
         take_view(hub, job);
-        event.snapshot = make_snapshot(&events->telling, &event.view_bytes);
-        if (!event.snapshot)
+        if (!keep_snapshot(&event, &events->telling, job->result))
             event.type = EVENT_GAP; /* what happened can only be seen by looking */
     }
     pthread_mutex_lock(&events->lock);
@@ -147,8 +154,14 @@ static void tell_kept_locked(struct hub_events *events, struct hub_subscription 
             view->error_message = (char *)kept->snapshot + kept->view_bytes;
         event.job = view;
     }
-    if (matches(subscription, event.job))
-        tell_locked(events, subscription, &event);
+    if (!matches(subscription, event.job))
+        return;
+    if (kept->result_at > 0)
+        events->telling.result =
+            json_loads((const char *)kept->snapshot + kept->result_at, 0, NULL);
+    tell_locked(events, subscription, &event);
+    json_decref(events->telling.result);
+    events->telling.result = NULL;
 }
 
 static void tell_gap_locked(struct hub_events *events, struct hub_subscription *subscription)

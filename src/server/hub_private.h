@@ -117,8 +117,9 @@ struct kept_event {
     uint64_t number;
     enum hub_event_type type;
     int32_t image;
-    unsigned char *snapshot; /* a job_view up to its last picture, then the error's text; or NULL */
-    size_t view_bytes;
+    unsigned char *snapshot;      /* a job_view up to its last picture, then the texts of error and
+                                     result; NULL: no job */
+    size_t view_bytes, result_at; /* result_at 0: none */
 };
 
 struct hub_subscription {

@@ -78,22 +78,21 @@ static size_t latent_floats(const struct worker_job *job)
 static void preview(struct worker *worker, struct worker_job *job)
 {
     double now = seconds_now();
-    float *latent;
 
     if (!job->message.is_watched || now - job->previewed < worker->options->preview_seconds)
         return;
-    latent = malloc(latent_floats(job) * sizeof *latent);
-    for (int image = 0; latent && image < job->request.image_count; image++) {
+    for (int image = 0; image < job->request.image_count; image++) {
         int place = job->place_of[image];
+        struct image small = {0};
 
         if (place < 0 || pipeline_batch_is_done(worker->batch, place))
             continue;
         job->previewed = now;
-        if (pipeline_batch_latent(worker->batch, place, latent, NULL))
+        if (pipeline_batch_preview(worker->batch, place, &small, NULL))
             worker_send_preview(worker, job, image, pipeline_batch_steps_done(worker->batch, place),
-                                latent);
+                                &small);
+        image_finish(&small);
     }
-    free(latent);
 }
 
 /* --- A picture that is done --- */

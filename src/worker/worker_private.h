@@ -83,9 +83,9 @@ struct pipeline_callbacks worker_callbacks(struct worker_tells *tells);
 /* Encodes the picture and its thumbnail and sends them. */
 MUST_CHECK bool worker_send_picture(struct worker *worker, const struct worker_job *job, int image,
                                     const struct image *picture, struct error *err);
-/* A picture of a latent [16, height / 8, width / 8]. What fails is left out. */
+/* `small` as pipeline_batch_preview makes it. What fails is left out. */
 void worker_send_preview(struct worker *worker, const struct worker_job *job, int image, int step,
-                         const float *latent);
+                         const struct image *small);
 
 /* --- worker_tell.c --- */
 

@@ -123,13 +123,12 @@ def read_infotext(text):
     pairs = PAIR.findall(last)
     if len(pairs) < 3:
         lines, pairs = [*lines, last], []
-    prompts = {"Prompt": [], "Negative prompt": []}
+    result = {"Prompt": "", "Negative prompt": ""}
     to = "Prompt"
     for line in (line.strip() for line in lines):
         if line.startswith("Negative prompt:"):
             to, line = "Negative prompt", line[16:].strip()
-        prompts[to].append(line)
-    result = {name: "\n".join(lines) for name, lines in prompts.items()}
+        result[to] += ("\n" if result[to] else "") + line
     for key, value in pairs:
         if value[:1] == '"' == value[-1:]:
             try:
@@ -169,7 +168,7 @@ def check_infotext_of_formats(service):
         assert image.format == kind, image.format
         comment = image.getexif().get_ifd(0x8769)[0x9286]
         assert comment[:8] == b"UNICODE\0", comment[:8]
-        text = comment[8:].decode("utf-16-be" if kind == "JPEG" or image.info["exif"][6:8] == b"MM" else "utf-16-le")
+        text = comment[8:].decode("utf-16-be")
         assert text == json.loads(answer["info"])["infotexts"][0], text
         info = service.draw({"image": answer["images"][0]}, "/sdapi/v1/png-info")["info"]
         assert info == text, info

@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 """Hostile clients on a running server: nothing crashes, nothing is answered with 5xx, and every refusal is the one that is documented.
 
-usage: hostile_test.py --url URL --key KEY [--pid PID] [NAME ...]
+usage: hostile_test.py --url URL --key KEY [--pid PID] [--log FILE] [--program SD35] [NAME ...]
 
-PID is the process of `sd35 serve`; its children must be the same at the end. NAMEs choose of the functions at the end. Python's standard library only, over raw
-sockets. A few small jobs are made and deleted.
+PID is the process of `sd35 serve`; its children must be the same at the end. FILE is where its standard error goes: each of its lines must be one of ours.
+SD35 starts servers with few file descriptors. NAMEs choose of the functions at the end. Python's standard library only, over raw sockets. A few small jobs are
+made.
 """
 import argparse
 import base64
+import collections
 import concurrent.futures
 import json
 import math
 import pathlib
 import random
+import re
 import socket
 import struct
 import sys
@@ -21,18 +24,21 @@ import time
 import urllib.parse
 import zlib
 
+import running
+
 DEADLINE = 60
 SMALL = {"prompt": "two apples", "width": 64, "height": 64, "steps": 1, "seed": 1}
 LINE_MAX, HEAD_MAX, HEADERS_MAX, JSON_MAX = 8192, 16384, 64, 1 << 20  # src/server/limits.h
 JSON_DEPTH_MAX, JSON_KEYS_MAX = 16, 256
+FEW_FILES = 100
 
 failures = []
 
 
 class Server:
-    def __init__(self, url, key, pid):
+    def __init__(self, url, key, pid=0, log=None, program=None):
         parts = urllib.parse.urlsplit(url)
-        self.address, self.key, self.pid = (parts.hostname, parts.port), key, pid
+        self.address, self.key, self.pid, self.log, self.program = (parts.hostname, parts.port), key, pid, log, program
         self.host = f"{parts.hostname}:{parts.port}"
 
     def connect(self, window=None):
@@ -343,14 +349,17 @@ def png(width=64, height=64, depth=8, colour=2, interlace=0, rows=None, before=b
 
 def pictures(server):
     good = png()
-    bomb = zlib.compress(b"\0" * (64 << 20), 9)
+    bomb = zlib.compress(b"\0" * (128 << 20))
     jpeg = bytes.fromhex("ffd8ffc000110801000100030122000211010311010000ffd9")
-    bad = {
-        "nothing": b"", "a byte": b"\x89", "text": b"hello", "the signature alone": good[:8], "half": good[:len(good) // 2], "no end": good[:-12], "100,000 x 100,000": png(100_000, 100_000, rows=b"\0"),
+    bad = {  # seen when they come
+        "nothing": b"", "a byte": b"\x89", "text": b"hello", "the signature alone": good[:8], "100,000 x 100,000": png(100_000, 100_000, rows=b"\0"),
         "2^31 x 2^31": png(2**31, 2**31, rows=b""), "0 x 0": png(0, 0, rows=b""), "65,535 x 1": png(65_535, 1, rows=b"\0"), "a wrong CRC": good[:29] + bytes([good[29] ^ 1]) + good[30:],
-        "few rows": png(64, 64, rows=b"\0" * 10), "a bomb of rows": good[:33] + chunk(b"IDAT", bomb) + good[-12:], "colour type 5": png(colour=5), "depth 3": png(depth=3),
-        "a chunk of 2^31": good[:33] + struct.pack(">I", 2**31) + b"IDAT" + good[41:], "a JPEG that ends": jpeg, "a progressive JPEG": jpeg.replace(b"\xff\xc0", b"\xff\xc2"),
+        "colour type 5": png(colour=5), "depth 3": png(depth=3),
         "a 12-bit JPEG": jpeg.replace(b"\x11\x08", b"\x11\x0c"), "GIF": b"GIF89a" + bytes(58), "TGA": bytes([0, 0, 2]) + bytes(15), "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "WebP": b"RIFF\x1a\0\0\0WEBPVP8 ",
+    }
+    worse = {  # seen by the worker, when it decodes
+        "half": good[:len(good) // 2], "no end": good[:-12], "few rows": png(64, 64, rows=b"\0" * 10), "a bomb of rows": good[:33] + chunk(b"IDAT", bomb) + good[-12:],
+        "a chunk of 2^31": good[:33] + struct.pack(">I", 2**31) + b"IDAT" + good[41:], "a JPEG that ends": jpeg, "a progressive JPEG": jpeg.replace(b"\xff\xc0", b"\xff\xc2"),
     }
     odd = {  # may be taken or refused, in good order
         "a polyglot": good + b"<script>alert(1)</script>PK\x03\x04", "a zTXt bomb": png(before=chunk(b"zTXt", b"a\0\0" + bomb)), "an iCCP bomb": png(before=chunk(b"iCCP", b"a\0\0" + bomb)),
@@ -358,17 +367,17 @@ def pictures(server):
         "1 x 1": png(1, 1), "a bad filter": png(rows=b"\x09" * 64 * 193),
     }
     made = []
-    for name, data in {**bad, **odd}.items():
+    for name, data in {**bad, **worse, **odd}.items():
         body = {**SMALL, "init_image": base64.b64encode(data).decode()}
         began = time.monotonic()
         status, answer, _ = server.ask(server.json("/api/v1/jobs?wait=60", body))
         seconds = time.monotonic() - began
         error = code_of(answer)
-        is_fine = status == 422 and error.get("field") == "init_image" if name in bad else status in (200, 202, 422)
+        is_fine = status == 422 and error.get("field") == "init_image" if name in bad else status == 422
         if status in (200, 202):
             job = json.loads(answer)
             made.append(job["id"])
-            is_fine = name in odd and job["state"] in ("done", "failed")
+            is_fine = name in odd and job["state"] == "done" or name not in bad and job["state"] == "failed" and job["error"]["code"] == "bad_request"
         check(f"picture, {name}", is_fine, f"{status} {answer[:200]!r}")
         check(f"picture, {name}: quick", status != 422 or seconds < 5, seconds)
     for text in ("%", "=", "====", "a", "aGVsbG8", "aGVsbG8=\n", "data:image/png;base64,", "data:text/html,x", "-_-_", "AAAA" * 1000, "\u00e9"):
@@ -509,7 +518,71 @@ def idempotency(server):
         expect(server, f"a key of {len(value)} bytes", server.json("/api/v1/jobs", SMALL, f"Idempotency-Key: {value}"), statuses)
 
 
-TESTS = [garbage, limits, smuggling, chunks, bombs, fields, pictures, paths, gate, partings, slow, flood, idempotency]
+# --- F18: what stands in the log ---
+
+LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (error|warning|info|debug) +\[[\w.-]+\] [a-z_.]+( [a-z_]+=(\"([^\"\\\\]|\\\\.)*\"|[^\" ]*))*|sd35: .*")
+
+
+def log(server):
+    """CR, LF and ESC in whatever a client can say make no line of their own, and no terminal sees an escape."""
+    if not server.log:
+        return
+    name = f"mark{random.getrandbits(32)}"
+    evil = f"{name}\r\n2026-01-01T00:00:00.000Z error   [front] forged.{name} x=1\n\x1b[31m\x9b31m\x07%n${{jndi:ldap://x}}"
+    quoted = urllib.parse.quote(evil)
+    before = len(server.log.read_bytes())
+    status, body, _ = server.ask(server.json("/api/v1/jobs?wait=60", {**SMALL, "prompt": evil}))
+    check("the prompt is drawn", status == 200, f"{status} {body[:100]!r}")
+    if status == 200:
+        check("the prompt comes back as it was", json.loads(body)["parameters"]["prompt"] == evil)
+    for request in (server.head("GET", f"/api/v1/jobs?cursor={quoted}"), server.head("GET", f"/{quoted}"), server.json("/api/v1/jobs", {**SMALL, evil: 1}),
+                    server.json("/api/v1/keys", {"name": evil, "scopes": ["read"]}), server.json("/v1/images/generations", {"prompt": evil, "size": "64x64", "model": evil}),
+                    server.json("/sdapi/v1/options", {evil: evil}), server.head("GET", "/api/v1/queue", "User-Agent: \x1b[31m", f"X-Request-Id: {name}"),
+                    server.json("/api/v1/jobs", SMALL, f"Idempotency-Key: {quoted}"), server.json("/api/v1/login", {"user": evil, "password": evil})):
+        status, body, _ = server.ask(request)
+        check("hostile texts", status < 500, f"{status} {body[:100]!r}")
+    lines = server.log.read_bytes()[before:].decode(errors="replace").split("\n")
+    check("the log is written", len(lines) > 5, len(lines))
+    for line in filter(None, lines):
+        check("a line of the log", LINE.fullmatch(line) and not any(ord(c) < 32 or 127 <= ord(c) < 160 or c == "\ufffd" for c in line) and server.key not in line, repr(line))
+    text = server.ask(server.head("GET", "/metrics"))[1].decode()
+    check("no user's text in the metrics", name not in text and len(text) < 200_000, len(text))
+
+
+# --- F23: no descriptors ---
+
+def few_files(server):
+    """More connections than descriptors: those that wait are told 503, or wait, and all is well afterwards."""
+    if not server.program:
+        return
+    few = running.Server(server.program, options=["--log-level", "warning"], files=FEW_FILES)
+    with few:
+        few.wait_ready()
+        other = Server(few.url, few.key, few.process.pid)
+        before = other.children()
+        job = json.loads(other.ask(other.json("/api/v1/jobs", {**SMALL, "steps": 20}))[1])["id"]
+        held = [other.connect() for _ in range(5 * FEW_FILES)]
+        for connection in held:
+            connection.sendall(other.head("GET", "/health/live"))
+        answers = collections.Counter()
+        for connection in held:
+            connection.settimeout(2)
+            try:
+                answers[read_answer(connection)[0]] += 1
+            except TimeoutError:
+                answers["waits"] += 1
+            connection.close()
+        print(f"    {dict(answers)}")
+        check("some are answered", answers[200] > 0 and set(answers) <= {200, 503, 0, "waits"}, answers)
+        running.wait_until("descriptors", lambda: other.ask(other.head("GET", "/health/live"))[0] == 200)
+        running.wait_until("the job is done", lambda: (other.get(f"/api/v1/jobs/{job}") or {}).get("state") == "done")
+        is_well(other)
+        check("few descriptors: no process ended", other.children() == before, f"{before} before, {other.children()} now")
+        check("few descriptors: it stops", few.stop() == 0)
+        check("few descriptors: the store is sound", not few.verify())
+
+
+TESTS = [garbage, limits, smuggling, chunks, bombs, fields, pictures, paths, gate, partings, slow, flood, idempotency, log, few_files]
 
 
 def main():
@@ -517,9 +590,11 @@ def main():
     parser.add_argument("--url", required=True)
     parser.add_argument("--key", required=True)
     parser.add_argument("--pid", type=int, default=0)
+    parser.add_argument("--log", type=pathlib.Path)
+    parser.add_argument("--program", type=pathlib.Path)
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
-    server = Server(arguments.url, arguments.key, arguments.pid)
+    server = Server(arguments.url, arguments.key, arguments.pid, arguments.log, arguments.program)
     before = server.children()
     for test in TESTS:
         if arguments.names and test.__name__ not in arguments.names:

@@ -139,16 +139,18 @@ static void forget_listener(void *context)
 static void start_events(struct http_exchange *exchange, void *context)
 {
     struct listener *listener = calloc(1, sizeof *listener);
+    struct http_stream *stream;
 
     (void)context;
     pthread_mutex_lock(&lock);
-    listener->stream = http_start_stream(exchange, "text/event-stream", forget_listener, listener);
-    if (listener->stream) {
+    stream = http_start_stream(exchange, "text/event-stream", forget_listener, listener);
+    if (stream) {
+        listener->stream = stream;
         listener->next = listeners;
         listeners = listener;
     }
     pthread_mutex_unlock(&lock);
-    if (!listener->stream)
+    if (!stream)
         free(listener);
 }
 

@@ -54,11 +54,12 @@ def is_alive(pid):
 class Server:
     """`sd35 serve` on a free port of loopback. The outputs folder survives restarts of the object's process."""
 
-    def __init__(self, program, model=ROOT / "models" / "demo", outputs=None, options=(), environment=None):
+    def __init__(self, program, model=ROOT / "models" / "demo", outputs=None, options=(), environment=None, files=None, log_file=None):
         self.program, self.model, self.options = pathlib.Path(program), pathlib.Path(model), list(options)
         self.own_outputs = outputs is None
         self.outputs = pathlib.Path(outputs or tempfile.mkdtemp(prefix="sd35-outputs-"))
         self.environment = {**os.environ, "SD35_PLUGIN_DIR": "/none", **(environment or {})}
+        self.files, self.log_file = files, log_file  # the most descriptors of a process; a copy of its log
         self.process, self.key, self.url, self.port = None, None, None, 0
         self.log = []
 
@@ -66,6 +67,8 @@ class Server:
         command = [self.program, "serve", "--model", self.model, "--host", "127.0.0.1", "--port", str(port or self.port), "--outputs-dir", self.outputs,
                    "--device", "cpu", *self.options]
         self.url = None
+        if self.files:
+            command = ["prlimit", f"--nofile={self.files}", "--", *command]
         self.process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env=self.environment, errors="replace")
         threading.Thread(target=self._read_log, args=(self.process,), daemon=True).start()
         wait_until("an address in the log", lambda: self.url or self.process.poll() is not None)
@@ -79,6 +82,9 @@ class Server:
     def _read_log(self, process):
         for line in process.stderr:
             self.log.append(line)
+            if self.log_file:
+                with open(self.log_file, "a") as copy:
+                    copy.write(line)
             key = re.search(r"one was made: (sd35_\S+)", line)
             if key:
                 self.key = key[1]

@@ -192,8 +192,10 @@ static void streams_that_are_not_read_are_dropped(void **state)
         usleep(1000);
     do {
         told = fixture_tell(event, sizeof event);
-        written += sizeof event;
+        written += told > 0 ? sizeof event : 0;
         assert_true(written < 64u << 20);
+        if (told == 0) /* the watch is about to close them */
+            usleep(1000);
     } while (told > 0 || fixture_streams() > 0);
     wait_for(&fixture_closed, 20);
     for (int i = 0; i < 20; i++)

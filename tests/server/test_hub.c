@@ -19,6 +19,7 @@ struct heard {
     uint64_t number;
     char job[STORE_ID_BYTES];
     enum job_state state;
+    bool has_result;
 };
 
 struct ears {
@@ -49,6 +50,7 @@ static void tell(void *context, const struct hub_event *event)
         if (event->job) {
             memcpy(heard->job, event->job->id, sizeof heard->job);
             heard->state = event->job->state;
+            heard->has_result = event->job->result != NULL;
         }
     }
     pthread_cond_broadcast(&ears->more);
@@ -248,6 +250,7 @@ static void a_job_is_drawn_and_kept(void **state)
 {
     struct scene *scene = *state;
     struct job_view view;
+    struct heard done;
     uint64_t ticket;
     struct id id;
     int fd;
@@ -266,7 +269,9 @@ static void a_job_is_drawn_and_kept(void **state)
     fake_worker_picture(&scene->worker, ticket, 0);
     hear(&scene->ears, EVENT_PICTURE);
     fake_worker_done(&scene->worker, ticket);
-    assert_string_equal(hear(&scene->ears, EVENT_JOB_DONE).job, id.text);
+    done = hear(&scene->ears, EVENT_JOB_DONE);
+    assert_string_equal(done.job, id.text);
+    assert_true(done.has_result);
     view = peek(scene, id.text);
     assert_int_equal(view.state, JOB_DONE);
     assert_int_equal(view.picture_count, 1);
