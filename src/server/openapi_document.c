@@ -345,6 +345,13 @@ static json_t *error_schemas(void)
                      a1111);
 }
 
+/* The groups of operations, in the order in which somebody new wants them. */
+static json_t *tags_json(void)
+{
+    return json_pack("[{s:s}, {s:s}, {s:s}, {s:s}, {s:s}]", "name", "Jobs", "name", "Images",
+                     "name", "OpenAI", "name", "AUTOMATIC1111", "name", "Server");
+}
+
 static json_t *security_schemes(void)
 {
     return json_pack("{s:{s:s, s:s, s:s}, s:{s:s, s:s}, s:{s:s, s:s, s:s, s:s}}", "key", "type",
@@ -356,10 +363,10 @@ static json_t *security_schemes(void)
 
 json_t *openapi_document(const struct openapi *openapi)
 {
-    return json_pack("{s:s, s:{s:s, s:s, s:s}, s:o, s:{s:o, s:o}}", "openapi", "3.1.0", "info",
+    return json_pack("{s:s, s:{s:s, s:s, s:s}, s:o, s:o, s:{s:o, s:o}}", "openapi", "3.1.0", "info",
                      "title", "sd35", "version", openapi->options.version, "description",
                      "Pictures from text with Stable Diffusion 3.5: the native API, OpenAI's "
                      "images and AUTOMATIC1111's, over one queue.",
-                     "paths", paths_json(openapi), "components", "schemas", error_schemas(),
-                     "securitySchemes", security_schemes());
+                     "tags", tags_json(), "paths", paths_json(openapi), "components", "schemas",
+                     error_schemas(), "securitySchemes", security_schemes());
 }

@@ -2,7 +2,7 @@
 
 usage: black_box.py SD35 [--shots FOLDER] [--mortal SD35] [--moments N] [--each N] [NAME ...]
 
-NAMEs choose of: native, openai, a1111, schema, page, kill, hostile, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
+NAMEs choose of: native, openai, a1111, schema, operations, docs, page, kill, hostile, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
 integration installs them (tests/server/requirements.txt and a Chromium). Exit status: 0 all passed or skipped, 1 some failed.
 """
 import argparse
@@ -17,7 +17,7 @@ import time
 from running import ROOT, Server
 
 HERE = pathlib.Path(__file__).resolve().parent
-NEEDS = {"openai": ["openai"], "a1111": ["webuiapi"], "schema": ["schemathesis"], "page": ["playwright"]}
+NEEDS = {"openai": ["openai"], "a1111": ["webuiapi"], "schema": ["schemathesis"], "page": ["playwright"], "docs": ["playwright"]}
 QUIET = ["--log-level", "warning"]
 
 
@@ -28,6 +28,15 @@ def client(script, *more):
             command = [sys.executable, HERE / script, "--url", server.url, "--key", server.key, *more]
             return subprocess.run([str(part) for part in command]).returncode == 0
     return run
+
+
+def native(arguments):
+    """With a key, and where nobody is asked for one."""
+    with Server(arguments.program, options=[*QUIET, "--auth", "off"]) as server:
+        server.wait_ready()
+        if subprocess.run([sys.executable, HERE / "black_box_native.py", "--url", server.url]).returncode != 0:
+            return False
+    return client("black_box_native.py")(arguments)
 
 
 def a1111(arguments):
@@ -48,14 +57,31 @@ def page(arguments):
     return client("page_test.py", "--shots", arguments.shots, "--browser", browser, "--steps", 4)(arguments)
 
 
+def docs(arguments):
+    browser = shutil.which("chromium")
+    if not browser:
+        return None
+    return client("docs_test.py", "--shots", arguments.shots, "--browser", browser)(arguments)
+
+
 def schema(arguments):
-    """schemathesis on openapi.json: whatever fits the schema gets an answer that the document lists, and no 5xx."""
-    with Server(arguments.program, options=QUIET + ["--max-queue", "50"]) as server:
+    """schemathesis on openapi.json: whatever fits the schema, and much that does not, gets an answer that the document lists.
+
+    Small pictures and short waits, as it asks for whatever is allowed; not the keys' own routes, where it would revoke the key that it uses.
+    """
+    limits = ["--max-queue", "50", "--max-queue-per-user", "50", "--max-pixels", "16384", "--max-steps", "2", "--max-images", "2", "--request-timeout", "5"]
+    with tempfile.TemporaryDirectory() as folder, Server(arguments.program, options=QUIET + limits) as server:
         server.wait_ready()
-        command = [pathlib.Path(sys.executable).parent / "schemathesis", "run", f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {server.key}",
-                   "--checks", "not_a_server_error,status_code_conformance,content_type_conformance", "--max-examples", 15, "--seed", 1,
-                   "--exclude-path-regex", "events|zip"]
-        return subprocess.run([str(part) for part in command]).returncode == 0
+        command = [pathlib.Path(sys.executable).parent / "schemathesis", "--config-file", HERE / "schemathesis.toml", "--no-color", "run",
+                   f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {server.key}", "--checks",
+                   "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+                   "--phases", "coverage,fuzzing", "--max-examples", 20, "--max-time", 60, "--seed", 1, "--generation-database", "none",
+                   "--exclude-path-regex", "events|zip|keys", "--warnings", "off"]
+        return subprocess.run([str(part) for part in command], cwd=folder).returncode == 0
+
+
+def operations(arguments):
+    return subprocess.run([sys.executable, HERE / "operations_test.py", arguments.program]).returncode == 0
 
 
 def kill(arguments):
@@ -77,8 +103,8 @@ def load(arguments):
     return subprocess.run([sys.executable, HERE / "load_test.py", str(arguments.program), str(generator)]).returncode == 0
 
 
-TESTS = {"native": client("black_box_native.py"), "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "page": page,
-         "kill": kill, "hostile": hostile, "load": load}
+TESTS = {"native": native, "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "operations": operations, "docs": docs,
+         "page": page, "kill": kill, "hostile": hostile, "load": load}
 
 
 def main():
@@ -89,7 +115,7 @@ def main():
     parser.add_argument("--mortal", type=pathlib.Path, help="an SD35 of a build with -DSD35_KILL_POINTS=ON, for kill")
     parser.add_argument("--moments", type=int, default=200)
     parser.add_argument("--each", type=int, default=20)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     arguments.shots.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in arguments.names or TESTS:

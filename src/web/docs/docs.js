@@ -216,7 +216,7 @@ function showOperation(method, path, operation) {
 // --- The whole ---
 
 function showDocument(description) {
-  const groups = new Map();
+  const groups = new Map((description.tags ?? []).map((tag) => [tag.name, []]));
   for (const [path, methods] of Object.entries(description.paths))
     for (const [method, operation] of Object.entries(methods)) {
       const tag = operation.tags[0];
@@ -226,7 +226,7 @@ function showDocument(description) {
   document.getElementById("version").textContent = description.info.version;
   document.getElementById("about").textContent = description.info.description;
   document.getElementById("operations").replaceChildren(
-    ...[...groups].map(([tag, operations]) => element("section", {}, element("h2", {}, tag), ...operations)));
+    ...[...groups].filter(([, operations]) => operations.length > 0).map(([tag, operations]) => element("section", {}, element("h2", {}, tag), ...operations)));
 }
 
 async function load() {
