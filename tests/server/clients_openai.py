@@ -215,7 +215,7 @@ def check_stream(service):
         final = picture(events[-1].b64_json)
         previews = [picture(event.b64_json) for event in events[:-1]]
         far = [difference(preview, final) for preview in previews]
-        assert far == sorted(far, reverse=True) and len(set(far)) == partials, f"previews are of this picture, and near it: {far}"
+        assert far == sorted(far, reverse=True) and all(each < 60 for each in far), f"previews are of this picture, and get nearer: {far}"
     whole = draw(prompt="a red apple", size=SIZE, extra_body=SLOW)
     assert whole.data[0].b64_json == events[-1].b64_json, "streaming changes nothing in a picture"
 
