@@ -44,7 +44,8 @@ struct load {
     struct latencies {
         double *seconds;
         size_t count, capacity;
-    } latencies[6]; /* by the first digit of the status */
+    } latencies[6];            /* by the first digit of the status */
+    struct latencies lateness; /* of sending, after it was due: the machine's own delay */
     long broken_off;
     long long stream_bytes;
 };
@@ -202,6 +203,7 @@ static void send_at_rate(struct load *load, double rate, double seconds)
         struct connection *connection;
 
         while (next <= seconds_now() && (connection = find_free(load))) {
+            note_latency(&load->lateness, seconds_now() - next);
             send_request(load, connection, next);
             next += 1.0 / rate;
         }
@@ -248,6 +250,18 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static void print_latencies(const char *name, struct latencies *latencies)
+{
+    size_t n = latencies->count;
+
+    if (n == 0)
+        return;
+    qsort(latencies->seconds, n, sizeof *latencies->seconds, ascending);
+    printf("%s %zu, ms: median %.2f, p99 %.2f, p99.9 %.2f, most %.2f\n", name, n,
+           1e3 * latencies->seconds[n / 2], 1e3 * latencies->seconds[n * 99 / 100],
+           1e3 * latencies->seconds[n * 999 / 1000], 1e3 * latencies->seconds[n - 1]);
+}
+
 static void print_answers(struct load *load, double seconds)
 {
     size_t total = 0;
@@ -257,15 +271,11 @@ static void print_answers(struct load *load, double seconds)
     printf("%zu answers, %.0f a second; broken off %ld\n", total, (double)total / seconds,
            load->broken_off);
     for (int i = 0; i < 6; i++) {
-        struct latencies *l = &load->latencies[i];
+        char name[] = {(char)('0' + i), 'x', 'x', '\0'};
 
-        if (l->count == 0)
-            continue;
-        qsort(l->seconds, l->count, sizeof *l->seconds, ascending);
-        printf("%dxx %zu, ms: median %.2f, p99 %.2f, p99.9 %.2f, most %.2f\n", i, l->count,
-               1e3 * l->seconds[l->count / 2], 1e3 * l->seconds[l->count * 99 / 100],
-               1e3 * l->seconds[l->count * 999 / 1000], 1e3 * l->seconds[l->count - 1]);
+        print_latencies(name, &load->latencies[i]);
     }
+    print_latencies("sent late", &load->lateness);
 }
 
 /* `body` NULL: a GET. */

@@ -16,7 +16,10 @@
 
 #define DAEMON_THREADS 2
 #define DAEMON_STACK_BYTES (256 << 10)
-#define CONNECTION_BYTES 32768 /* of libmicrohttpd: holds the whole head of a request */
+/* Of libmicrohttpd, for each connection: holds the whole head of a request. More than 32 KiB, and
+ * it maps them instead of taking them from the heap, where streams that outlive their connection
+ * would keep the holes between them from going back. */
+#define CONNECTION_BYTES (48 << 10)
 #define PEM_BYTES_MAX (1 << 20)
 #define ABANDONED_SECONDS 5.0 /* for answers that were broken off to leave */
 

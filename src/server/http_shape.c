@@ -103,9 +103,11 @@ static int count_header(const struct http_exchange *exchange, const char *name, 
     int count = 0;
 
     *value = NULL;
-    for (size_t i = 0; exchange->headers && i < exchange->header_count; i++) {
-        if (strcasecmp(exchange->headers[i].name, name) == 0) {
-            *value = exchange->headers[i].value;
+    for (size_t i = 0; i < exchange->header_count; i++) {
+        const struct http_field *field = &exchange->headers[i];
+
+        if (field->name && strcasecmp(field->name, name) == 0) {
+            *value = field->value;
             count++;
         }
     }

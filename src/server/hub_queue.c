@@ -154,12 +154,22 @@ double hub_wait_seconds(const struct hub *hub, const struct hub_job *job)
     return cost * hub->seconds_per_cost / workers;
 }
 
+/* While nothing has been measured, a job goes on as it began. */
+static double own_seconds_left(const struct hub_job *job)
+{
+    double elapsed = 1e-3 * (double)(hub_wall_ms() - job->started_ms);
+
+    if (job->state != JOB_RUNNING || job->started_ms <= 0 || job->step <= 0 || elapsed < 0)
+        return -1;
+    return elapsed * (job->step_count - job->step) / job->step;
+}
+
 double hub_seconds_left(const struct hub *hub, const struct hub_job *job)
 {
     double wait;
 
     if (hub->seconds_per_cost <= 0)
-        return -1;
+        return own_seconds_left(job);
     if (job->state == JOB_RUNNING)
         return cost_left(job) * hub->seconds_per_cost * (job->worker ? job->worker->taken : 1);
     wait = hub_wait_seconds(hub, job);

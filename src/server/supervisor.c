@@ -334,6 +334,11 @@ static void worker_died(struct supervisor *supervisor, struct supervised *worker
         worker->start_at = now;
         return;
     }
+    if (worker->restarts == 1 && WIFEXITED(status) &&
+        WEXITSTATUS(status) == SUPERVISOR_WRONG_USAGE && !supervisor->is_draining) {
+        end_with(supervisor, SUPERVISOR_WRONG_USAGE); /* it said why */
+        return;
+    }
     if (now - worker->born_at >= scaled(supervisor, GOOD_LIFE_SECONDS))
         worker->back_off = 0;
     worker->back_off = worker->back_off > 0 ? fmin(BACK_OFF_MAX, 2 * worker->back_off) : 1;

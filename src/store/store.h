@@ -223,8 +223,9 @@ MUST_CHECK bool store_verify(const char *folder,
 
 /* For tests: called at named points ("accept.committed", "picture.written", "picture.synced",
  * "picture.renamed", "picture.folder_synced", "done.committed", "delete.tombstone",
- * "delete.unlinked", "migrate", "accept.begun", "claim.committed", "cancel.committed").
- * NULL: nobody. They are kill points as well, see base/kill_point.h. */
+ * "delete.unlinked", "migrate", "accept.begun", "claim.committed",
+ * "picture.committed", "cancel.committed"). NULL: nobody. They are kill points as well, see
+ * base/kill_point.h. */
 extern void (*store_point)(const char *name);
 
 #endif

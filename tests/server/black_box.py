@@ -1,6 +1,6 @@
 """Runs the black-box tests against servers of its own: real clients, a real browser, kills.
 
-usage: black_box.py SD35 [--shots FOLDER] [--moments N] [--each N] [NAME ...]
+usage: black_box.py SD35 [--shots FOLDER] [--mortal SD35] [--moments N] [--each N] [NAME ...]
 
 NAMEs choose of: native, openai, a1111, schema, page, kill, hostile, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
 integration installs them (tests/server/requirements.txt and a Chromium). Exit status: 0 all passed or skipped, 1 some failed.
@@ -61,7 +61,7 @@ def schema(arguments):
 
 
 def kill(arguments):
-    command = [sys.executable, HERE / "kill_test.py", arguments.program, "--moments", arguments.moments, "--each", arguments.each]
+    command = [sys.executable, HERE / "kill_test.py", arguments.mortal or arguments.program, "--moments", arguments.moments, "--each", arguments.each]
     return subprocess.run([str(part) for part in command]).returncode == 0
 
 
@@ -88,6 +88,7 @@ def main():
     parser.add_argument("program", type=pathlib.Path)
     parser.add_argument("names", nargs="*", choices=[*TESTS, []])
     parser.add_argument("--shots", type=pathlib.Path, default=ROOT / "build" / "shots")
+    parser.add_argument("--mortal", type=pathlib.Path, help="an SD35 of a build with -DSD35_KILL_POINTS=ON, for kill")
     parser.add_argument("--moments", type=int, default=200)
     parser.add_argument("--each", type=int, default=20)
     arguments = parser.parse_args()

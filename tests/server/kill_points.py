@@ -16,6 +16,7 @@ JOB_POINTS = {
     "front.denoise": 2, "worker.denoise": 2,  # K4
     "front.decode": 2, "worker.decode": 2, "front.save": 2, "worker.save": 2,  # K5
     "picture.written": 2, "picture.synced": 2, "picture.renamed": 2, "picture.folder_synced": 2,  # K6-K9: there are two files
+    "picture.committed": 2,  # the job is not done yet
     "done.committed": 1,  # K10
 }
 
@@ -31,11 +32,12 @@ def check_death(server, point):
 
 def die_in_job(jobs, program, point, rng):
     """A job is in the middle of it: afterwards it is done, once, whatever its client saw."""
-    visit = rng.choice((1, 2)) if point in ("picture.written", "picture.synced", "picture.renamed") else 1
+    count = rng.choice((1, 2))  # pictures, of which each has a thumbnail beside it
+    visit = rng.randrange(1, 1 + count * (1 if point == "picture.committed" else 2)) if point.startswith("picture.") else 1
     with started(jobs, program, f"{point}:{visit}") as server:
         server.wait_ready()
         before = set(all_jobs(server))
-        job = jobs.submit(server)
+        job = jobs.submit(server, count=count)
         jobs.check_done(server, job, JOB_POINTS[point])
         check_death(server, point)
         assert set(all_jobs(server)) - before == {job}

@@ -99,7 +99,7 @@ def polls(arguments):
             count += found["2xx"][0]
     slower = [median(part[i] for part in loaded) / median(part[i] for part in alone) - 1 for i in range(2)]
     print(f"  p99 {median(p99):.1f} ms (median of {len(p99)} rounds); a picture takes {100 * slower[0]:+.1f} % seconds and {100 * slower[1]:+.1f} % processor "
-          f"seconds under polls; the front uses {1e6 * spent / count:.0f} us for each")
+          f"seconds under polls; the front uses {1e6 * spent / count:.0f} us for each, {100 * POLLS * spent / count / os.cpu_count():.1f} % of the machine")
     assert median(p99) < 500
 
 

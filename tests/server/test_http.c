@@ -423,6 +423,104 @@ static void proxies_that_are_trusted_say_who_asks(void **state)
                   "\"client\":\"127.0.0.1\"");
 }
 
+/* --- The gate --- */
+
+static struct http_exchange *at_gate;
+static atomic_int waits_at_gate;
+
+static bool check_gate(void *context, struct http_exchange *exchange,
+                       const struct http_route *route)
+{
+    const char *id = http_path_value(exchange, "id");
+
+    (void)context;
+    (void)route;
+    if (id && strcmp(id, "no") == 0) {
+        http_reply_error(exchange, 401, "unauthorized", "", 0, "who are you?");
+        return false;
+    }
+    if (http_header(exchange, "X-Later")) {
+        at_gate = exchange;
+        waits_at_gate++;
+        return false;
+    }
+    return true;
+}
+
+static void start_with_gate(void)
+{
+    static const struct http_gate gate = {.check = check_gate};
+    const struct http_options options = {.host = "127.0.0.1", .threads = 2, .gate = &gate};
+    const struct http_limits limits = fixture_limits();
+
+    fixture_stop(1);
+    fixture_start_with(&options, &limits);
+    waits_at_gate = 0;
+}
+
+static void the_gate_refuses_passes_and_takes_its_time(void **state)
+{
+    static const char later[] = "POST /json HTTP/1.1\r\n" CLOSE "X-Later: 1\r\nContent-Type: "
+                                "application/json\r\nContent-Length: 2\r\n\r\n{}";
+    char *answer;
+    int fd;
+
+    (void)state;
+    start_with_gate();
+    expect_answer("GET /items/no HTTP/1.1\r\n" CLOSE "\r\n", 401, "who are you?");
+    expect_answer("GET /items/yes HTTP/1.1\r\n" CLOSE "\r\n", 200, NULL);
+    fd = client_connect();
+    client_say(fd, later);
+    wait_for(&waits_at_gate, 1);
+    http_pass(at_gate);
+    answer = client_read_all(fd, NULL);
+    assert_int_equal(answer_status(answer), 200);
+    assert_string_equal(answer_body(answer), "{}");
+    free(answer);
+    fd = client_connect();
+    client_say(fd, later);
+    wait_for(&waits_at_gate, 2);
+    http_reply_error(at_gate, 403, "forbidden", "", 0, "no");
+    answer = client_read_all(fd, NULL);
+    assert_int_equal(answer_status(answer), 403);
+    free(answer);
+}
+
+/* A body that the gate has not let in is not read: no 100 Continue. */
+static void nothing_is_read_that_the_gate_refuses(void **state)
+{
+    (void)state;
+    start_with_gate();
+    expect_answer("DELETE /items/no HTTP/1.1\r\n" HOST
+                  "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+                  401, "\r\nConnection: close\r\n");
+}
+
+static void a_gate_that_decides_after_the_end_does_no_harm(void **state)
+{
+    const struct http_limits limits = fixture_limits();
+
+    (void)state;
+    for (int passes = 0; passes < 2; passes++) {
+        char *answer;
+        int fd;
+
+        start_with_gate();
+        fd = client_connect();
+        client_say(fd, "GET /pooled HTTP/1.1\r\n" HOST "X-Later: 1\r\n\r\n");
+        wait_for(&waits_at_gate, 1);
+        fixture_stop(0);
+        answer = client_read_all(fd, NULL);
+        assert_int_equal(answer_status(answer), 503);
+        free(answer);
+        if (passes)
+            http_pass(at_gate);
+        else
+            http_reply_text(at_gate, 200, "text/plain", "late");
+        fixture_start(&limits);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
@@ -446,6 +544,9 @@ int main(void)
         TEST(large_events_follow_each_other),
         TEST(a_thousand_requests_at_once_are_answered),
         TEST(proxies_that_are_trusted_say_who_asks),
+        TEST(the_gate_refuses_passes_and_takes_its_time),
+        TEST(nothing_is_read_that_the_gate_refuses),
+        TEST(a_gate_that_decides_after_the_end_does_no_harm),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,7 @@ import { live } from "./live.js";
 import { remember } from "./memory.js";
 import { askLogin, startSession } from "./session.js";
 import { startShortcuts } from "./shortcuts.js";
-import { startStage } from "./stage.js";
+import { setExamples, startStage } from "./stage.js";
 
 function startSwitches() {
     for (const id of ["language", "login-language"])
@@ -39,8 +39,9 @@ async function loadModel() {
 
     if (!model)
         return;
-    byId("model").textContent = [model.variant || model.model, model.device].filter(Boolean).join(" · ");
+    byId("model").textContent = [model.model, model.variant, model.device].filter(Boolean).join(" · ");
     setModel(model);
+    setExamples(model.model);
 }
 
 async function begin(session) {

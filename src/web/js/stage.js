@@ -12,6 +12,9 @@ const BASE64 = /^[A-Za-z0-9+/=]+$/;
 /** Cards by job: {root, cells, bar, line, ...}. */
 const cards = new Map();
 
+/** Key of the examples' texts. */
+let examples = "example";
+
 function columnsOf(count) {
     return Math.ceil(Math.sqrt(count));
 }
@@ -256,7 +259,13 @@ function makeExample(prompt) {
 }
 
 function showExamples() {
-    byId("examples").replaceChildren(...[1, 2, 3].map((n) => make("li", {}, makeExample(t(`example.${n}`)))));
+    byId("examples").replaceChildren(...[1, 2, 3].map((n) => make("li", {}, makeExample(t(`${examples}.${n}`)))));
+}
+
+/** The model that ships with the server knows single things on plain backgrounds only. */
+export function setExamples(model) {
+    examples = /^demo(-turbo)?$/.test(model) ? "example.demo" : "example";
+    showExamples();
 }
 
 export function startStage() {

@@ -66,6 +66,9 @@ export const english = {
     "example.1": "a lighthouse on a cliff at dusk, long exposure, fog over the sea",
     "example.2": "still life with pears on a linen cloth, window light, oil on canvas",
     "example.3": "isometric cutaway of a tiny bookshop at night, warm lamps",
+    "example.demo.1": "a fox on a turquoise background",
+    "example.demo.2": "a castle on an orange to pink gradient",
+    "example.demo.3": "a bee above a sunflower on a yellow background",
 
     "state.queued": "Waiting",
     "state.position": "Number {n} in the queue",

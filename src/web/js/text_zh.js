@@ -66,6 +66,9 @@ export const chinese = {
     "example.1": "黄昏悬崖上的灯塔，长曝光，海面薄雾",
     "example.2": "亚麻布上的静物梨，窗边光线，布面油画",
     "example.3": "夜晚小书店的等距剖面图，暖色灯光",
+    "example.demo.1": "青色背景上的一只狐狸",
+    "example.demo.2": "一只熊猫，粉色背景",
+    "example.demo.3": "一架飞机在一朵云下面，青色背景",
 
     "state.queued": "等待中",
     "state.position": "队列第 {n} 位",
