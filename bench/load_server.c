@@ -1,10 +1,12 @@
-/* load_server PORT KEY polls PATH RATE SECONDS      requests at a fixed rate, whatever the answers
- * do load_server PORT KEY posts PATH BODY CONNECTIONS SECONDS   each connection one after the other
- * load_server PORT KEY streams PATH COUNT SECONDS   event streams that are only held
+/* Loads a server on 127.0.0.1 over HTTP/1.1 and prints what came back.
  *
- * Loads a server on 127.0.0.1 over HTTP/1.1 and prints what came back: answers by status, and their
- * latencies. Those of polls count from when a request was due, not from when it could be sent. KEY
- * "-" sends none. */
+ *   load_server PORT KEY rate PATH BODY RATE SECONDS         requests when they are due
+ *   load_server PORT KEY posts PATH BODY CONNECTIONS SECONDS each connection as fast as it can
+ *   load_server PORT KEY streams PATH COUNT SECONDS          event streams that are only held
+ *
+ * Answers are counted by the first digit of their status, each with its latencies; those of `rate`
+ * count from when a request was due, not from when it could be sent. BODY "-" makes a GET. KEY "-"
+ * sends none. SIGTERM ends it before its seconds are over. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +22,7 @@
 
 #include "base/clock.h"
 
-#define POLL_CONNECTIONS 32
+#define RATE_CONNECTIONS 64
 #define CONNECTIONS_MAX 20000
 #define ANSWER_BYTES_MAX (1 << 16)
 #define EVENTS_AT_ONCE 256
@@ -39,11 +41,22 @@ struct load {
     int port, epoll;
     struct connection connections[CONNECTIONS_MAX];
     int connection_count;
-    double *latencies;
-    size_t latency_count, latency_capacity;
-    long statuses[6]; /* by their first digit; 0: broken off */
+    struct latencies {
+        double *seconds;
+        size_t count, capacity;
+    } latencies[6];            /* by the first digit of the status */
+    struct latencies lateness; /* of sending, after it was due: the machine's own delay */
+    long broken_off;
     long long stream_bytes;
 };
+
+static volatile sig_atomic_t is_over;
+
+static void end_early(int number)
+{
+    (void)number;
+    is_over = 1;
+}
 
 static void fail(const char *what)
 {
@@ -84,21 +97,21 @@ static void send_request(struct load *load, struct connection *connection, doubl
     connection->used = 0;
     if (send(connection->fd, load->request, load->request_bytes, MSG_NOSIGNAL) !=
         (ssize_t)load->request_bytes) {
-        load->statuses[0]++;
+        load->broken_off++;
         reopen(load, connection);
     }
 }
 
-static void note_latency(struct load *load, double seconds)
+static void note_latency(struct latencies *latencies, double seconds)
 {
-    if (load->latency_count == load->latency_capacity) {
-        load->latency_capacity = load->latency_capacity ? 2 * load->latency_capacity : 4096;
-        load->latencies =
-            reallocarray(load->latencies, load->latency_capacity, sizeof *load->latencies);
-        if (!load->latencies)
+    if (latencies->count == latencies->capacity) {
+        latencies->capacity = latencies->capacity ? 2 * latencies->capacity : 4096;
+        latencies->seconds =
+            reallocarray(latencies->seconds, latencies->capacity, sizeof *latencies->seconds);
+        if (!latencies->seconds)
             fail("memory");
     }
-    load->latencies[load->latency_count++] = seconds;
+    latencies->seconds[latencies->count++] = seconds;
 }
 
 /* The bytes that a whole answer has; 0: it is not all there yet. */
@@ -129,7 +142,7 @@ static bool receive(struct load *load, struct connection *connection)
         return false;
     if (got <= 0) {
         if (connection->is_busy || !connection->answer)
-            load->statuses[0]++;
+            load->broken_off++;
         if (connection->answer)
             reopen(load, connection);
         else
@@ -145,9 +158,8 @@ static bool receive(struct load *load, struct connection *connection)
     wanted = answer_bytes(connection);
     if (wanted == 0 || connection->used < wanted)
         return true;
-    if (connection->used > strlen("HTTP/1.1 2"))
-        load->statuses[(connection->answer[9] - '0') % 6]++;
-    note_latency(load, seconds_now() - connection->due);
+    note_latency(&load->latencies[(connection->answer[strlen("HTTP/1.1 ")] & 7) % 6],
+                 seconds_now() - connection->due);
     connection->is_busy = false;
     if (strcasestr(connection->answer, "\r\nConnection: close"))
         reopen(load, connection);
@@ -182,15 +194,16 @@ static void open_all(struct load *load, int count, bool keeps_answers)
     }
 }
 
-static void poll_at_rate(struct load *load, double rate, double seconds)
+static void send_at_rate(struct load *load, double rate, double seconds)
 {
     double started = seconds_now(), next = started;
 
-    open_all(load, POLL_CONNECTIONS, true);
-    while (seconds_now() < started + seconds) {
+    open_all(load, RATE_CONNECTIONS, true);
+    while (!is_over && seconds_now() < started + seconds) {
         struct connection *connection;
 
         while (next <= seconds_now() && (connection = find_free(load))) {
+            note_latency(&load->lateness, seconds_now() - next);
             send_request(load, connection, next);
             next += 1.0 / rate;
         }
@@ -203,7 +216,7 @@ static void post_all_the_time(struct load *load, int connections, double seconds
     double started = seconds_now();
 
     open_all(load, connections, true);
-    while (seconds_now() < started + seconds) {
+    while (!is_over && seconds_now() < started + seconds) {
         struct connection *connection;
 
         while ((connection = find_free(load)))
@@ -225,9 +238,9 @@ static void hold_streams(struct load *load, int count, double seconds)
     started = seconds_now();
     printf("%d streams are open\n", count);
     fflush(stdout);
-    while (seconds_now() < started + seconds)
+    while (!is_over && seconds_now() < started + seconds)
         wait_for_answers(load, 100);
-    printf("%lld bytes came, %ld streams were broken off\n", load->stream_bytes, load->statuses[0]);
+    printf("%lld bytes came, %ld streams were broken off\n", load->stream_bytes, load->broken_off);
 }
 
 static int ascending(const void *a, const void *b)
@@ -237,63 +250,86 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void print_answers(struct load *load, double seconds)
+static void print_latencies(const char *name, struct latencies *latencies)
 {
-    size_t n = load->latency_count;
+    size_t n = latencies->count;
 
-    printf("%zu answers, %.0f a second; 2xx %ld, 4xx %ld, 5xx %ld, broken off %ld\n", n,
-           (double)n / seconds, load->statuses[2], load->statuses[4], load->statuses[5],
-           load->statuses[0]);
     if (n == 0)
         return;
-    qsort(load->latencies, n, sizeof *load->latencies, ascending);
-    printf("latency in ms: median %.2f, p99 %.2f, p99.9 %.2f, most %.2f\n",
-           1e3 * load->latencies[n / 2], 1e3 * load->latencies[n * 99 / 100],
-           1e3 * load->latencies[n * 999 / 1000], 1e3 * load->latencies[n - 1]);
+    qsort(latencies->seconds, n, sizeof *latencies->seconds, ascending);
+    printf("%s %zu, ms: median %.2f, p99 %.2f, p99.9 %.2f, most %.2f\n", name, n,
+           1e3 * latencies->seconds[n / 2], 1e3 * latencies->seconds[n * 99 / 100],
+           1e3 * latencies->seconds[n * 999 / 1000], 1e3 * latencies->seconds[n - 1]);
 }
 
-static char *make_request(const char *method, const char *path, const char *key, const char *body)
+static void print_answers(struct load *load, double seconds)
 {
+    size_t total = 0;
+
+    for (int i = 0; i < 6; i++)
+        total += load->latencies[i].count;
+    printf("%zu answers, %.0f a second; broken off %ld\n", total, (double)total / seconds,
+           load->broken_off);
+    for (int i = 0; i < 6; i++) {
+        char name[] = {(char)('0' + i), 'x', 'x', '\0'};
+
+        print_latencies(name, &load->latencies[i]);
+    }
+    print_latencies("sent late", &load->lateness);
+}
+
+/* `body` NULL: a GET. */
+static void make_request(struct load *load, const char *path, const char *key, const char *body)
+{
+    const bool has_key = strcmp(key, "-") != 0;
     char *request;
 
     if (asprintf(&request,
                  "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s%s%sContent-Type: application/json\r\n"
                  "Content-Length: %zu\r\n\r\n%s",
-                 method, path, key[0] == '-' ? "" : "Authorization: Bearer ",
-                 key[0] == '-' ? "" : key, key[0] == '-' ? "" : "\r\n", strlen(body), body) < 0)
+                 body ? "POST" : "GET", path, has_key ? "Authorization: Bearer " : "",
+                 has_key ? key : "", has_key ? "\r\n" : "", body ? strlen(body) : 0,
+                 body ? body : "") < 0)
         fail("memory");
-    return request;
+    load->request = request;
+    load->request_bytes = strlen(request);
+}
+
+static void prepare(void)
+{
+    const struct sigaction action = {.sa_handler = end_early};
+    struct rlimit files;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGTERM, &action, NULL);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
 }
 
 int main(int argc, char **argv)
 {
     static struct load load;
-    struct rlimit files;
     const char *mode = argc > 3 ? argv[3] : "";
+    double started = seconds_now();
 
-    signal(SIGPIPE, SIG_IGN);
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
+    prepare();
     load.epoll = epoll_create1(EPOLL_CLOEXEC);
     load.port = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0;
-    if (strcmp(mode, "polls") == 0 && argc == 7) {
-        load.request = make_request("GET", argv[4], argv[2], "");
-        load.request_bytes = strlen(load.request);
-        poll_at_rate(&load, strtod(argv[5], NULL), strtod(argv[6], NULL));
-        print_answers(&load, strtod(argv[6], NULL));
+    if (strcmp(mode, "rate") == 0 && argc == 8) {
+        make_request(&load, argv[4], argv[2], strcmp(argv[5], "-") == 0 ? NULL : argv[5]);
+        send_at_rate(&load, strtod(argv[6], NULL), strtod(argv[7], NULL));
+        print_answers(&load, seconds_now() - started);
     } else if (strcmp(mode, "posts") == 0 && argc == 8) {
-        load.request = make_request("POST", argv[4], argv[2], argv[5]);
-        load.request_bytes = strlen(load.request);
+        make_request(&load, argv[4], argv[2], argv[5]);
         post_all_the_time(&load, (int)strtol(argv[6], NULL, 10), strtod(argv[7], NULL));
-        print_answers(&load, strtod(argv[7], NULL));
+        print_answers(&load, seconds_now() - started);
     } else if (strcmp(mode, "streams") == 0 && argc == 7) {
-        load.request = make_request("GET", argv[4], argv[2], "");
-        load.request_bytes = strlen(load.request);
+        make_request(&load, argv[4], argv[2], NULL);
         hold_streams(&load, (int)strtol(argv[5], NULL, 10), strtod(argv[6], NULL));
     } else {
-        fprintf(stderr, "usage: load_server PORT KEY polls PATH RATE SECONDS\n"
+        fprintf(stderr, "usage: load_server PORT KEY rate PATH BODY RATE SECONDS\n"
                         "       load_server PORT KEY posts PATH BODY CONNECTIONS SECONDS\n"
                         "       load_server PORT KEY streams PATH COUNT SECONDS\n");
         return 2;

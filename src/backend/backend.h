@@ -55,6 +55,12 @@ struct conv_options {
 /* Branches of a stream; see backend_ops.branch. */
 #define STREAM_BRANCHES 2
 
+/* What a device's monitor says; -1: unknown. */
+struct device_health {
+    int utilisation_percent, temperature_celsius;
+    double power_watts;
+};
+
 struct recording; /* ops that were recorded, to be played again */
 
 /* Weights that are used together: `count` linears side by side, as op_linears takes them, one
@@ -148,6 +154,8 @@ struct backend_ops {
                                  size_t group_count, size_t *device_bytes, size_t *host_bytes);
     /* Free and all memory of the device. */
     void (*memory_info)(size_t *free_bytes, size_t *total_bytes);
+    /* How busy and hot it is. */
+    void (*device_health)(struct device_health *health);
     /* Whether products of 8 bits are made in 16 bits from now on: what a picture that came out as
      * no number is tried again with. */
     void (*avoid_8_bits)(struct stream *stream, bool avoid);

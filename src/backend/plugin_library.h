@@ -12,7 +12,7 @@
 #include "backend/backend.h"
 
 /* Changes whenever a struct that crosses the border does. */
-#define BACKEND_PLUGIN_ABI 2
+#define BACKEND_PLUGIN_ABI 3
 
 struct backend_plugin {
     unsigned abi;    /* BACKEND_PLUGIN_ABI of when it was built */

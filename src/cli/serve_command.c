@@ -1,8 +1,11 @@
 /* `sd35 serve`: a supervisor, a front that answers, workers that draw. */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/report.h"
@@ -98,6 +101,18 @@ static bool list_devices(struct serve *serve, struct error *err)
     return true;
 }
 
+/* Before anything is started: each process would say it for itself. */
+static bool check_folders(const struct serve *serve, struct error *err)
+{
+    const char *outputs = serve->settings.outputs_dir;
+
+    if (access(serve->model, F_OK) != 0)
+        return error_set(err, ERROR_BAD_REQUEST, "no model at '%s'", serve->model);
+    if (mkdir(outputs, 0755) != 0 && errno != EEXIST)
+        return error_set(err, ERROR_IO, "making '%s': %s", outputs, strerror(errno));
+    return true;
+}
+
 static int supervise(struct serve *serve)
 {
     const struct supervisor_options options = {
@@ -128,7 +143,8 @@ int serve_command(int argc, char **argv, const atomic_bool *cancel)
         options_print_help(stdout, &serve_option_table);
         return 0;
     }
-    if (list_devices(&serve, &err) && serve_model_path(&serve.model, &serve.settings, &err)) {
+    if (list_devices(&serve, &err) && serve_model_path(&serve.model, &serve.settings, &err) &&
+        check_folders(&serve, &err)) {
         code = supervise(&serve);
     } else {
         report_error(&err);

@@ -147,6 +147,31 @@ static void list_parts(struct front *front)
     front->parts[PART_OPENAPI] = openapi_routes(front->openapi);
 }
 
+/* The metrics' word for the API that a route belongs to. */
+static const char *api_of(const struct http_route *route)
+{
+    if (route->style == STYLE_OPENAI)
+        return "openai";
+    if (route->style == STYLE_A1111)
+        return "a1111";
+    if (strncmp(route->path, "/api/v1/", 8) == 0 || strncmp(route->path, "/files/", 7) == 0)
+        return "native";
+    return strcmp(route->path, "/") == 0 || strncmp(route->path, "/static/", 8) == 0 ? "page"
+                                                                                     : "server";
+}
+
+/* That the model is being loaded, or that there is no such thing, is no mistake of ours. */
+static enum log_level level_of_answer(const struct http_route *route, int status)
+{
+    bool is_expected = status < 500 || status == 501 || status == 503;
+
+    if (!is_expected)
+        return LOG_ERROR;
+    if (route && route->is_quick)
+        return LOG_DEBUG;
+    return status >= 500 ? LOG_WARNING : LOG_INFO;
+}
+
 /* One line a request, and its part of the metrics. */
 static void note_answer(void *context, struct http_exchange *exchange, int status, size_t bytes,
                         double seconds)
@@ -155,11 +180,9 @@ static void note_answer(void *context, struct http_exchange *exchange, int statu
     const char *path = route ? route->path : "";
 
     (void)context;
-    metrics_request(route ? route->tag : "", path, status, seconds);
-    log_event(status >= 500              ? LOG_ERROR
-              : route && route->is_quick ? LOG_DEBUG
-                                         : LOG_INFO,
-              "request", "request=%s method=%s route=%s status=%d bytes=%zu seconds=%.4f",
+    metrics_request(route ? api_of(route) : "", path, status, seconds);
+    log_event(level_of_answer(route, status), "request",
+              "request=%s method=%s route=%s status=%d bytes=%zu seconds=%.4f",
               http_request_id(exchange), http_method_name(http_method_of(exchange)),
               *path ? path : "-", status, bytes, seconds);
 }

@@ -120,25 +120,44 @@ bool image_encode(unsigned char **out, size_t *out_size, const struct image *ima
     return done;
 }
 
-bool image_decode(struct image *out, const unsigned char *bytes, size_t size,
-                  const struct image_limits *limits, const char *name, struct error *err)
-{
-    struct image_header header;
-    struct image image = {0};
-    bool done;
+typedef bool decoder(struct image *out, const unsigned char *bytes, size_t size, const char *name,
+                     struct error *err);
 
-    if (!image_header_read(&header, bytes, size, limits, name, err))
-        return false;
-    if (!image_init(&image, header.width, header.height, err))
+static bool decode(struct image *out, decoder *by, const struct image_header *header,
+                   const unsigned char *bytes, size_t size, const char *name, struct error *err)
+{
+    struct image image = {0};
+
+    if (!image_init(&image, header->width, header->height, err))
         return error_in(err, "'%s'", name);
-    done = header.format == IMAGE_PNG ? image_png_decode(&image, bytes, size, name, err)
-                                      : image_jpeg_decode(&image, bytes, size, name, err);
-    if (!done) {
+    if (!by(&image, bytes, size, name, err)) {
         image_finish(&image);
         return false;
     }
     *out = image;
     return true;
+}
+
+bool image_decode(struct image *out, const unsigned char *bytes, size_t size,
+                  const struct image_limits *limits, const char *name, struct error *err)
+{
+    struct image_header header;
+
+    return image_header_read(&header, bytes, size, limits, name, err) &&
+           decode(out, header.format == IMAGE_PNG ? image_png_decode : image_jpeg_decode, &header,
+                  bytes, size, name, err);
+}
+
+bool image_decode_alpha(struct image *out, const unsigned char *bytes, size_t size,
+                        const struct image_limits *limits, const char *name, struct error *err)
+{
+    struct image_header header;
+
+    if (!image_header_read(&header, bytes, size, limits, name, err))
+        return false;
+    if (header.format != IMAGE_PNG)
+        return error_set(err, ERROR_BAD_FILE, "'%s' has no alpha channel: only a PNG can", name);
+    return decode(out, image_png_decode_alpha, &header, bytes, size, name, err);
 }
 
 bool image_read(struct image *out, const char *path, const struct image_limits *limits,

@@ -54,6 +54,11 @@ struct image_limits {
 MUST_CHECK bool image_decode(struct image *out, const unsigned char *bytes, size_t size,
                              const struct image_limits *limits, const char *name,
                              struct error *err);
+/* The alpha of a PNG in all three colours: black is transparent. A file that has none, as no JPEG
+ * does, fails as one that is damaged does. */
+MUST_CHECK bool image_decode_alpha(struct image *out, const unsigned char *bytes, size_t size,
+                                   const struct image_limits *limits, const char *name,
+                                   struct error *err);
 MUST_CHECK bool image_read(struct image *out, const char *path, const struct image_limits *limits,
                            struct error *err);
 

@@ -43,6 +43,9 @@ MUST_CHECK bool image_webp_encode(unsigned char **out, size_t *out_size, const s
 /* Into `out`, black and of the size that image_header_read found. */
 MUST_CHECK bool image_png_decode(struct image *out, const unsigned char *bytes, size_t size,
                                  const char *name, struct error *err);
+/* The same for its alpha; ERROR_BAD_FILE without one. */
+MUST_CHECK bool image_png_decode_alpha(struct image *out, const unsigned char *bytes, size_t size,
+                                       const char *name, struct error *err);
 MUST_CHECK bool image_jpeg_decode(struct image *out, const unsigned char *bytes, size_t size,
                                   const char *name, struct error *err);
 

@@ -13,6 +13,10 @@
 /* libpng buffers no chunk that we want; this stops the ones that it would. */
 #define PNG_CHUNK_BYTES_MAX 65536
 
+/* Deflated data that may follow the last row begun, beside the row itself: libpng inflates all of
+ * it, a thousand times as much, only to throw it away. */
+#define PNG_SURPLUS_BYTES_MAX 65536
+
 /* One picture on its way through libpng, which reports failure by jumping out. */
 struct png_coder {
     png_structp png;
@@ -20,6 +24,8 @@ struct png_coder {
     const char *name; /* of the file, for messages */
     const unsigned char *bytes;
     size_t size, at; /* of bytes */
+    bool wants_alpha;
+    size_t stop; /* where reading must not go on for now */
     bool is_out_of_memory;
     struct error *err;
 };
@@ -172,8 +178,26 @@ static void read_bytes(png_structp png, png_bytep out, size_t count)
 
     if (count > coder->size - coder->at)
         png_error(png, "it is cut off");
+    if (coder->at > coder->stop)
+        png_error(png, "it has more data than pixels");
     memcpy(out, coder->bytes + coder->at, count);
     coder->at += count;
+}
+
+static void read_rows(struct png_coder *coder, const struct image *out, size_t row_bytes)
+{
+    int passes = png_set_interlace_handling(coder->png);
+
+    png_read_update_info(coder->png, coder->info);
+    if (png_get_rowbytes(coder->png, coder->info) != row_bytes)
+        png_error(coder->png, "its colours are of an unknown kind");
+    for (int pass = 0; pass < passes; pass++)
+        for (int y = 0; y < out->height; y++) {
+            if (pass == passes - 1 && y == out->height - 1)
+                coder->stop = coder->at + 2 * row_bytes + PNG_SURPLUS_BYTES_MAX;
+            png_read_row(coder->png, out->pixels + (size_t)y * row_bytes, NULL);
+        }
+    coder->stop = coder->size;
 }
 
 /* Whatever the file holds becomes 8-bit RGB; alpha is dropped. */
@@ -186,11 +210,33 @@ static void ask_for_rgb(struct png_coder *coder)
     png_set_strip_alpha(coder->png);
 }
 
+static bool has_alpha(const struct png_coder *coder)
+{
+    return png_get_color_type(coder->png, coder->info) & PNG_COLOR_MASK_ALPHA ||
+           png_get_valid(coder->png, coder->info, PNG_INFO_tRNS);
+}
+
+/* A row of RGBA becomes one of RGB that has the alpha three times. */
+static void keep_alpha(png_structp png, png_row_infop info, png_bytep row)
+{
+    if (info->channels != 4 || info->bit_depth != 8)
+        png_error(png, "its alpha is of an unknown kind");
+    for (size_t x = 0; x < info->width; x++)
+        memset(row + 3 * x, row[4 * x + 3], 3);
+}
+
+/* Whatever alpha the file holds, a transparent colour or palette too, becomes 8-bit RGB. */
+static void ask_for_alpha(struct png_coder *coder)
+{
+    png_set_expand(coder->png);
+    png_set_scale_16(coder->png);
+    png_set_gray_to_rgb(coder->png);
+    png_set_read_user_transform_fn(coder->png, keep_alpha);
+    png_set_user_transform_info(coder->png, NULL, 8, 3);
+}
+
 static bool read_picture(struct png_coder *coder, const struct image *out)
 {
-    size_t row_bytes = (size_t)out->width * 3;
-    int passes;
-
     if (setjmp(png_jmpbuf(coder->png)))
         return false;
     png_set_read_fn(coder->png, coder, read_bytes);
@@ -202,31 +248,45 @@ static bool read_picture(struct png_coder *coder, const struct image *out)
     if (png_get_image_width(coder->png, coder->info) != (png_uint_32)out->width ||
         png_get_image_height(coder->png, coder->info) != (png_uint_32)out->height)
         png_error(coder->png, "it has two sizes");
-    ask_for_rgb(coder);
-    passes = png_set_interlace_handling(coder->png);
-    png_read_update_info(coder->png, coder->info);
-    if (png_get_rowbytes(coder->png, coder->info) != row_bytes)
-        png_error(coder->png, "its colours are of an unknown kind");
-    for (int pass = 0; pass < passes; pass++)
-        for (int y = 0; y < out->height; y++)
-            png_read_row(coder->png, out->pixels + (size_t)y * row_bytes, NULL);
+    if (coder->wants_alpha && !has_alpha(coder))
+        return error_set(coder->err, ERROR_BAD_FILE, "'%s' has no alpha channel", coder->name);
+    if (coder->wants_alpha)
+        ask_for_alpha(coder);
+    else
+        ask_for_rgb(coder);
+    read_rows(coder, out, (size_t)out->width * 3);
     png_read_end(coder->png, NULL);
     return true;
+}
+
+static bool decode(struct png_coder *coder, struct image *out)
+{
+    bool done = false;
+
+    coder->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, coder, fail, ignore_warning, coder,
+                                          allocate, release);
+    coder->info = coder->png ? png_create_info_struct(coder->png) : NULL;
+    if (coder->info)
+        done = read_picture(coder, out);
+    else
+        error_set(coder->err, ERROR_NO_MEMORY, "'%s': PNG decoder", coder->name);
+    png_destroy_read_struct(&coder->png, &coder->info, NULL);
+    return done;
 }
 
 bool image_png_decode(struct image *out, const unsigned char *bytes, size_t size, const char *name,
                       struct error *err)
 {
-    struct png_coder coder = {.name = name, .bytes = bytes, .size = size, .err = err};
-    bool done = false;
+    struct png_coder coder = {.name = name, .bytes = bytes, .size = size, .stop = size, .err = err};
 
-    coder.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &coder, fail, ignore_warning,
-                                         &coder, allocate, release);
-    coder.info = coder.png ? png_create_info_struct(coder.png) : NULL;
-    if (coder.info)
-        done = read_picture(&coder, out);
-    else
-        error_set(err, ERROR_NO_MEMORY, "'%s': PNG decoder", name);
-    png_destroy_read_struct(&coder.png, &coder.info, NULL);
-    return done;
+    return decode(&coder, out);
+}
+
+bool image_png_decode_alpha(struct image *out, const unsigned char *bytes, size_t size,
+                            const char *name, struct error *err)
+{
+    struct png_coder coder = {
+        .name = name, .bytes = bytes, .size = size, .stop = size, .wants_alpha = true, .err = err};
+
+    return decode(&coder, out);
 }

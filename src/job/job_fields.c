@@ -38,6 +38,11 @@
         .about = (comment)                                                                         \
     }
 
+#define FLAG(member, comment)                                                                      \
+    {                                                                                              \
+        .name = #member, .type = FIELD_FLAG, .offset = SPEC(member), NO_FACTS, .about = (comment)  \
+    }
+
 /* The ranges of numbers are the pipeline's, which checks them again. */
 const struct job_field job_fields[] = {
     {.name = "prompt",
@@ -85,6 +90,9 @@ const struct job_field job_fields[] = {
            "share of the steps after which skip-layer guidance ends"),
     PICTURE(init_image, "base64 of a PNG or JPEG file to start from"),
     PICTURE(mask, "base64 of a PNG or JPEG file: white parts of init_image are painted anew"),
+    FLAG(mask_is_alpha,
+         "the alpha of mask, a PNG file, says instead what is painted anew: what is transparent"),
+    FLAG(mask_inverted, "what mask would keep is painted anew, and the rest is kept"),
     NUMBER("strength", strength, 0, 1, 0.6, NO_OFFSET,
            "how much of init_image is drawn anew: 0 nothing, 1 everything"),
     {.name = "format",

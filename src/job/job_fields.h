@@ -10,6 +10,7 @@ enum job_field_type {
     FIELD_TEXT,    /* char * */
     FIELD_INTEGER, /* int32_t */
     FIELD_NUMBER,  /* double */
+    FIELD_FLAG,    /* bool; false by default */
     FIELD_SEED,    /* uint64_t; -1 in JSON: draw one */
     FIELD_LAYERS,  /* skip_layers and skip_layer_count */
     FIELD_FORMAT,  /* enum image_format */

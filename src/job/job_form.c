@@ -29,6 +29,8 @@ static json_t *field_json(const struct job_spec *spec, const struct job_field *f
         return json_integer(*(const int32_t *)from);
     case FIELD_NUMBER:
         return json_real(*(const double *)from);
+    case FIELD_FLAG:
+        return json_boolean(*(const bool *)from);
     case FIELD_SEED:
         return json_integer((json_int_t)spec->seed);
     case FIELD_LAYERS:

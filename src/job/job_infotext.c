@@ -26,7 +26,8 @@ static const char *fp8_weight(const char *weight_types)
 }
 
 bool job_infotext(char **out, const struct job_spec *spec, bool has_init_image,
-                  const struct worker_facts *facts, uint64_t seed, const char *version, struct error *err)
+                  const struct worker_facts *facts, uint64_t seed, const char *version,
+                  struct error *err)
 {
     char layers[SKIP_LAYERS_BYTES];
     struct infotext infotext = {

@@ -60,6 +60,8 @@ static bool describe(json_t *schema, const struct job_field *field,
     case FIELD_INTEGER:
     case FIELD_NUMBER:
         return add_range(schema, field, facts, limits);
+    case FIELD_FLAG:
+        return add(schema, "type", json_string("boolean")) && add(schema, "default", json_false());
     case FIELD_SEED: /* the highest is no double */
         return add(schema, "type", json_string("integer")) &&
                add(schema, "minimum", json_integer(-1)) &&

@@ -119,6 +119,15 @@ static bool read_number(const struct reading *reading, const struct job_field *f
     return true;
 }
 
+static bool read_flag(const struct reading *reading, const struct job_field *field,
+                      const json_t *value)
+{
+    if (!json_is_boolean(value))
+        return fail_type(reading->problem, field, "true or false");
+    *(bool *)job_field_of(reading->spec, field) = json_is_true(value);
+    return true;
+}
+
 /* -1 leaves the choice for later: see choose_seed. */
 static bool read_seed(const struct reading *reading, const struct job_field *field,
                       const json_t *value)
@@ -246,6 +255,8 @@ static bool read_field(const struct reading *reading, const struct job_field *fi
         return read_integer(reading, field, value);
     case FIELD_NUMBER:
         return read_number(reading, field, value);
+    case FIELD_FLAG:
+        return read_flag(reading, field, value);
     case FIELD_SEED:
         return read_seed(reading, field, value);
     case FIELD_LAYERS:

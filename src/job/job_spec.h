@@ -61,7 +61,8 @@ struct job_spec {
     enum image_format format;
     int32_t quality; /* of JPEG and WebP */
     struct job_image init_image, mask;
-    bool mask_is_alpha; /* the mask's alpha counts, and 0 is what is repainted: OpenAI's masks */
+    bool mask_is_alpha; /* the mask's alpha counts, and 0 is what is repainted: OpenAI's masks.
+                         * Only the worker finds out whether the file has one. */
     bool mask_inverted; /* black is repainted instead of white (after mask_is_alpha) */
 };
 

@@ -364,8 +364,11 @@ bool pipeline_batch_join(struct pipeline_batch *batch, const struct pipeline_job
         return error_set(err, ERROR_BAD_REQUEST, "the batch has no free place");
     if (!weights_enter(batch->pipeline, WEIGHTS_DENOISE, err) || !start(batch, job, image, i, err))
         return false;
-    batch->samples[i] = (struct sample){
-        .job = job, .image = image, .step = job->first_step, .position = batch->running};
+    batch->samples[i] = (struct sample){.job = job,
+                                        .image = image,
+                                        .step = job->first_step,
+                                        .position = batch->running,
+                                        .velocity = -1};
     denoise_set_text(batch, &batch->samples[i]);
     if (!batch->ops->stream_finish(batch->stream, err)) {
         batch->samples[i] = (struct sample){0};
@@ -467,6 +470,7 @@ bool pipeline_batch_step(struct pipeline_batch *batch, struct error *err)
     }
     for (int i = 0; i < count; i++) {
         samples[i]->step++;
+        samples[i]->velocity = i;
         if (is_done(samples[i]))
             stop_running(batch, samples[i]);
     }

@@ -39,7 +39,7 @@ bool denoise_stage_plan(struct denoise_stage *stage, const struct pipeline *pipe
            TENSOR_ALLOC(&stage->input, work, DTYPE_F32, "latents", err, batch, c, h, w) &&
            TENSOR_ALLOC(&stage->output, work, DTYPE_F32, "velocities", err, batch, c, h, w) &&
            TENSOR_ALLOC(&stage->skipped, work, DTYPE_F32, "velocities", err, 1, c, h, w) &&
-           sampler_plan_init(&stage->sampler, sampler_at(0), work, &latents, err) &&
+           sampler_plan_init(&stage->sampler, sampler_at(0), kept, &latents, err) &&
            plan_transformer(stage, pipeline, shape, kept, work, err);
 }
 

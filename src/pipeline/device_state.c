@@ -1,4 +1,4 @@
-/* How full the memory is: the device's, or the host's. */
+/* How full the memory is, the device's or the host's, and how the device is. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +43,15 @@ void pipeline_device_state(const struct pipeline *pipeline, struct pipeline_devi
 {
     const struct backend_ops *ops = &pipeline->backend->ops;
 
-    *state = (struct pipeline_device_state){0};
+    struct device_health health = {-1, -1, -1.0};
+
+    if (ops->device_health)
+        ops->device_health(&health);
+    *state = (struct pipeline_device_state){
+        .utilisation_percent = health.utilisation_percent,
+        .temperature_celsius = health.temperature_celsius,
+        .power_watts = health.power_watts,
+    };
     if (ops->memory_info) {
         ops->memory_info(&state->free_bytes, &state->total_bytes);
         if (state->free_bytes < pipeline->device_free)

@@ -178,10 +178,12 @@ MUST_CHECK bool pipeline_run(struct pipeline *pipeline, const struct pipeline_re
                              struct pipeline_result *result, struct error *err);
 void pipeline_result_finish(struct pipeline_result *result);
 
-/* The memory of the device, or of the host where it draws. */
+/* How full, busy and hot the device is, or the host where it draws. */
 struct pipeline_device_state {
     size_t free_bytes, total_bytes;
     size_t used_bytes; /* by this process; of a device: less free than when it was opened */
+    int utilisation_percent, temperature_celsius; /* -1: unknown, as of hosts */
+    double power_watts;                           /* -1: unknown */
 };
 void pipeline_device_state(const struct pipeline *pipeline, struct pipeline_device_state *state);
 

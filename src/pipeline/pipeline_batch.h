@@ -62,6 +62,11 @@ MUST_CHECK bool pipeline_batch_step(struct pipeline_batch *batch, struct error *
 int pipeline_batch_steps_done(const struct pipeline_batch *batch, int place);
 bool pipeline_batch_is_done(const struct pipeline_batch *batch, int place);
 
+/* A small picture, [height / 8, width / 8], of what the picture will be, as far as its last step
+ * tells. The caller finishes *out. Fails as pipeline_batch_latent does. */
+MUST_CHECK bool pipeline_batch_preview(struct pipeline_batch *batch, int place, struct image *out,
+                                       struct error *err);
+
 /* Copies the picture's latent as it is now, [16, height / 8, width / 8] f32. Fails with
  * ERROR_NOT_FINITE when it holds what is no number. */
 MUST_CHECK bool pipeline_batch_latent(struct pipeline_batch *batch, int place, float *latent,

@@ -112,6 +112,7 @@ static bool open_vae(struct pipeline *pipeline, const struct pipeline_options *o
 
     if (!weights)
         return fail_missing(options, COMPONENT_VAE, err);
+    latent_colours_read(&pipeline->colours, weights_config(weights));
     if (!vae_decoder_create(&pipeline->vae_decoder, weights, &pipeline->backend->ops, err))
         return false;
     return !weights_has(weights, "encoder.conv_in.weight") ||

@@ -2,6 +2,8 @@
 #ifndef PIPELINE_PIPELINE_PRIVATE_H
 #define PIPELINE_PIPELINE_PRIVATE_H
 
+#include <jansson.h>
+
 #include "backend/backend.h"
 #include "base/arena.h"
 #include "base/clock.h"
@@ -33,6 +35,17 @@ enum weights_phase { WEIGHTS_NONE, WEIGHTS_TEXT, WEIGHTS_IMAGE, WEIGHTS_DENOISE,
 
 struct prompt_store;
 
+/* --- preview.c: what a cell of the latent looks like --- */
+
+#define LATENT_CHANNELS 16
+
+/* rgb, from -1 to 1, = bias + sum over channels of latent * factor. */
+struct latent_colours {
+    float factors[LATENT_CHANNELS][3], bias[3];
+};
+/* Of a VAE's config: "latent_rgb_factors" [16][3] and "latent_rgb_bias" [3]; SD 3's without. */
+void latent_colours_read(struct latent_colours *out, const json_t *config);
+
 struct pipeline {
     struct model_files *files;
     struct backend *backend;
@@ -47,6 +60,7 @@ struct pipeline {
     struct held_weights *held[COMPONENT_COUNT]; /* a device's copies; NULL: none, or a host */
     enum weights_phase phase;                   /* the latest, where phases take turns */
     struct streamed_weights *streamed[COMPONENT_COUNT]; /* NULL: does not stream */
+    struct latent_colours colours;
     bool is_turbo;
     enum memory_mode memory;
     int images_at_once;
@@ -183,6 +197,7 @@ struct sample {
     int step;                       /* the next one */
     bool is_broken;                 /* its numbers are not finite */
     int64_t position;               /* in the network's batch, counted in samples */
+    int64_t velocity;               /* of the last step, in the sampler's batch; -1: no step yet */
 };
 
 struct denoise_stage {

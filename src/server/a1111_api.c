@@ -270,6 +270,7 @@ static json_t *png_info_json(const char *infotext)
                      "parameters", a1111_infotext_parse(infotext));
 }
 
+/* A picture whose texts are damaged counts as one without. */
 static void handle_png_info(struct http_exchange *exchange, void *context)
 {
     const struct image_limits limits = {.bytes_max = IMAGE_FILE_BYTES_MAX,
@@ -279,16 +280,17 @@ static void handle_png_info(struct http_exchange *exchange, void *context)
     char *infotext = NULL, *json = NULL;
     size_t size = 0;
     unsigned char *bytes = picture_of(exchange, &size);
+    bool ok;
 
     (void)context;
     if (!bytes)
         return;
-    if (!image_header_read(&header, bytes, size, &limits, "image", &err))
+    ok = image_metadata_read(&infotext, &json, bytes, size, &err);
+    if (!ok && err.code == ERROR_NO_MEMORY)
+        a1111_reply(exchange, NULL);
+    else if (!ok && !image_header_read(&header, bytes, size, &limits, "image", NULL))
         http_reply_error(exchange, 422, "validation", "image", 0, "Invalid encoded image: %s",
                          err.message);
-    else if (!image_metadata_read(&infotext, &json, bytes, size, &err) &&
-             err.code == ERROR_NO_MEMORY)
-        a1111_reply(exchange, NULL);
     else
         a1111_reply(exchange,
                     infotext ? png_info_json(infotext)
@@ -376,7 +378,15 @@ static const struct http_route routes[] = {
     ROUTE(HTTP_GET, "/internal/pending-tasks", SCOPE_READ, true, 0, handle_pending,
           "Lists what waits"),
     ROUTE(HTTP_GET, "/internal/ping", SCOPE_PUBLIC, true, 0, handle_ping, "Answers"),
-    ROUTE(HTTP_HEAD, "/", SCOPE_PUBLIC, true, 0, handle_head, "Answers without a body"),
+    {.method = HTTP_HEAD,
+     .path = "/",
+     .scope = SCOPE_PUBLIC,
+     .style = STYLE_A1111,
+     .is_quick = true,
+     .handle = handle_head,
+     .summary = "Answers without a body",
+     .tag = "AUTOMATIC1111",
+     .response_type = "text/html"},
     ROUTE(HTTP_POST, "/login", SCOPE_PUBLIC, true, 0, handle_no_login,
           "Answers that there is no such login"),
 };

@@ -11,6 +11,7 @@ struct call {
     const struct a1111_home *home;
     struct http_exchange *exchange;
     struct job_wait *wait;
+    struct job_spec spec; /* without its pictures */
     bool has_init_image, sends_images;
     int batch_size;
     struct worker_facts facts;
@@ -23,6 +24,7 @@ static void call_destroy(struct call *call)
     if (!call)
         return;
     json_decref(call->parameters);
+    job_spec_finish(&call->spec);
     free(call);
 }
 
@@ -68,9 +70,7 @@ static json_t *images_of(const struct call *call, const struct job_view *view)
 static json_t *response_of(struct call *call, const struct job_view *view)
 {
     uint64_t seeds[STORE_PICTURES_MAX];
-    struct job_problem problem;
-    struct job_spec spec;
-    struct a1111_answer answer = {.spec = &spec,
+    struct a1111_answer answer = {.spec = &call->spec,
                                   .has_init_image = call->has_init_image,
                                   .facts = &call->facts,
                                   .seeds = seeds,
@@ -79,17 +79,12 @@ static json_t *response_of(struct call *call, const struct job_view *view)
                                   .ignored = call->ignored.names,
                                   .created_ms = view->created_ms,
                                   .version = call->home->version};
-    json_t *images, *body = NULL;
+    json_t *images;
 
     for (int32_t i = 0; i < view->picture_count; i++)
         seeds[i] = view->pictures[i].seed;
-    if (!view->parameters || !job_spec_restore(&spec, view->parameters, NULL, NULL, &problem))
-        return NULL;
     images = images_of(call, view);
-    if (images)
-        body = a1111_response(&answer, images, call->parameters);
-    job_spec_finish(&spec);
-    return body;
+    return images ? a1111_response(&answer, images, call->parameters) : NULL;
 }
 
 static void ended(void *context, const struct job_view *view, const struct hub_error *problem)
@@ -116,6 +111,14 @@ static void ended(void *context, const struct job_view *view, const struct hub_e
     call_destroy(call);
 }
 
+static bool copy_without_pictures(struct job_spec *out, const struct job_spec *spec)
+{
+    struct job_spec bare = *spec; /* borrows its texts */
+
+    bare.init_image = bare.mask = (struct job_image){0};
+    return job_spec_copy(out, &bare);
+}
+
 static struct call *call_create(const struct a1111_home *home, struct http_exchange *exchange,
                                 const struct a1111_request *request, const struct job_spec *spec,
                                 const struct worker_facts *facts)
@@ -133,7 +136,8 @@ static struct call *call_create(const struct a1111_home *home, struct http_excha
                           .facts = *facts,
                           .ignored = request->ignored,
                           .parameters = json_incref(request->parameters)};
-    call->wait = job_wait_create(home->waiter, &callbacks, false);
+    if (copy_without_pictures(&call->spec, spec))
+        call->wait = job_wait_create(home->waiter, &callbacks, false);
     if (call->wait)
         return call;
     call_destroy(call);

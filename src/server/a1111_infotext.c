@@ -1,6 +1,7 @@
 #include "server/a1111_infotext.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -190,43 +191,69 @@ static bool add_defaults(json_t *out)
 
 /* --- The whole --- */
 
-/* Without white space around it. */
-static json_t *trimmed_json(const char *text, size_t length)
+/* Takes the white space around it away. */
+static void trim(const char **text, size_t *length)
 {
-    while (length > 0 && is_space(text[length - 1]))
-        length--;
-    while (length > 0 && is_space(*text)) {
-        text++;
-        length--;
+    while (*length > 0 && is_space((*text)[*length - 1]))
+        --*length;
+    while (*length > 0 && is_space(**text)) {
+        ++*text;
+        --*length;
     }
-    return text_json(text, length);
 }
 
-/* The line that begins with "Negative prompt:" after which all belongs to it; NULL: none. */
-static const char *find_negative(const char *text, size_t length)
+/* A line of a prompt; lines before the first that has something do not count. */
+static void write_line(FILE *out, const char *line, size_t length)
 {
-    const char *line = text;
+    if (ftell(out) > 0)
+        fputc('\n', out);
+    fwrite(line, 1, length, out);
+}
 
-    while (line) {
-        if ((size_t)(line - text) + strlen(NEGATIVE) <= length &&
-            strncmp(line, NEGATIVE, strlen(NEGATIVE)) == 0)
-            return line;
-        line = memchr(line, '\n', length - (size_t)(line - text));
-        line = line ? line + 1 : NULL;
+/* From a line that begins with "Negative prompt:" on, lines belong to that. */
+static void split_prompts(FILE *prompt, FILE *negative, const char *text, size_t length)
+{
+    const char *end = text + length;
+    FILE *out = prompt;
+
+    while (text < end) {
+        const char *next = memchr(text, '\n', (size_t)(end - text)), *line = text;
+        size_t line_length = (size_t)((next ? next : end) - text);
+
+        trim(&line, &line_length);
+        if (line_length >= strlen(NEGATIVE) && memcmp(line, NEGATIVE, strlen(NEGATIVE)) == 0) {
+            out = negative;
+            line += strlen(NEGATIVE);
+            line_length -= strlen(NEGATIVE);
+            trim(&line, &line_length);
+        }
+        write_line(out, line, line_length);
+        text = next ? next + 1 : end;
     }
-    return NULL;
+}
+
+/* Closes `stream`, whose bytes are at *text. */
+static bool add_prompt(json_t *out, const char *name, FILE *stream, char **text)
+{
+    bool ok = stream && fclose(stream) == 0;
+
+    ok = ok && json_object_set_new(out, name, json_string(*text)) == 0;
+    free(*text);
+    return ok;
 }
 
 static bool add_prompts(json_t *out, const char *text, size_t length)
 {
-    const char *negative = find_negative(text, length);
-    size_t prompt_length = negative ? (size_t)(negative - text) : length;
-    const char *rest = negative ? negative + strlen(NEGATIVE) : "";
+    char *prompt_text = NULL, *negative_text = NULL;
+    size_t prompt_size, negative_size;
+    FILE *prompt = open_memstream(&prompt_text, &prompt_size);
+    FILE *negative = open_memstream(&negative_text, &negative_size);
+    bool ok;
 
-    return json_object_set_new(out, "Prompt", trimmed_json(text, prompt_length)) == 0 &&
-           json_object_set_new(out, "Negative prompt",
-                               trimmed_json(rest, negative ? length - (size_t)(rest - text) : 0)) ==
-               0;
+    if (prompt && negative)
+        split_prompts(prompt, negative, text, length);
+    ok = add_prompt(out, "Prompt", prompt, &prompt_text);
+    return add_prompt(out, "Negative prompt", negative, &negative_text) && ok;
 }
 
 /* `text` has no white space at its end. */

@@ -166,15 +166,18 @@ void http_reply_error(struct http_exchange *exchange, int status, const char *co
     PRINTF_LIKE(6, 7);
 
 /* Turns the answer into a stream of events. `closed` is called once, from any thread, when the
- * client is gone or the stream ended; the handle is dead after it returned. */
+ * client is gone or the stream ended; the handle is dead after it returned. That may be before this
+ * call returned: whoever keeps the handle in `context` holds a lock meanwhile that `closed` takes.
+ * NULL: no memory or descriptors; answered with an error, and `closed` is never called. */
 struct http_stream *http_start_stream(struct http_exchange *exchange, const char *type,
                                       void (*closed)(void *context), void *context);
-/* Never waits. False when the client reads too slowly (STREAM_BYTES_MAX): it is dropped. */
+/* Never waits. False when the client reads too slowly (more than STREAM_BYTES_MAX and more than
+ * two of the largest writes wait): it is dropped, and `closed` follows. */
 bool http_stream_write(struct http_stream *stream, const void *bytes, size_t size);
 void http_stream_end(struct http_stream *stream);
 /* Whether the client of an exchange that is not answered yet is still there, as far as is known.
  * The exchange is to be answered all the same; once the answer's call returned, `gone` does not run
- * any more. */
+ * any more. So do not answer while you hold a lock that `gone` takes. */
 void http_on_disconnect(struct http_exchange *exchange, void (*gone)(void *context), void *context);
 
 /* For a quick handler that finds it has to wait: goes on with `handler` on a handler thread, at

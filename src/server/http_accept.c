@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,27 +13,35 @@
 
 #include "server/http_private.h"
 
+#define NAP_MS 10
 #define BACKLOG 4096
 #define ACCEPTS_AT_ONCE 256 /* then the deadlines have their turn */
+#define REFUSED_AT_ONCE 256 /* connections beyond the limit that are being told so */
 
-#define SHORT_ANSWER(status, code, message)                                                        \
+#define SHORT_ANSWER(status, headers, code, message)                                               \
     "HTTP/1.1 " status "\r\nContent-Type: application/json\r\nConnection: close\r\n"               \
-    "Retry-After: 1\r\n\r\n{\"error\":{\"code\":\"" code "\",\"message\":\"" message "\"}}"
+    "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"                               \
+    "Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n" headers        \
+    "\r\n{\"error\":{\"code\":\"" code "\",\"message\":\"" message "\"}}"
+#define LATER "Retry-After: 1\r\n"
 
 const char *http_short_answer(int status)
 {
     switch (status) {
     case 400:
-        return SHORT_ANSWER("400 Bad Request", "bad_request", "the body came in too many pieces");
+        return SHORT_ANSWER("400 Bad Request", "", "bad_request",
+                            "the body came in too many pieces");
     case 408:
-        return SHORT_ANSWER("408 Request Timeout", "timeout", "the request came too slowly");
+        return SHORT_ANSWER("408 Request Timeout", "", "timeout", "the request came too slowly");
     case 413:
-        return SHORT_ANSWER("413 Content Too Large", "request_too_large", "the body is too large");
+        return SHORT_ANSWER("413 Content Too Large", "", "request_too_large",
+                            "the body is too large");
     case 429:
-        return SHORT_ANSWER("429 Too Many Requests", "too_many_connections",
+        return SHORT_ANSWER("429 Too Many Requests", LATER, "too_many_connections",
                             "this address has too many connections");
     default:
-        return SHORT_ANSWER("503 Service Unavailable", "busy", "the server has too much to do");
+        return SHORT_ANSWER("503 Service Unavailable", LATER, "busy",
+                            "the server has too much to do");
     }
 }
 
@@ -62,14 +71,17 @@ static bool listen_on(struct http_server *server, const struct addrinfo *address
 
 static int port_of(int fd)
 {
-    struct sockaddr_storage address;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in ipv4;
+        struct sockaddr_in6 ipv6;
+    } address = {0};
     socklen_t size = sizeof address;
 
-    if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+    if (getsockname(fd, &address.any, &size) != 0)
         return 0;
-    if (address.ss_family == AF_INET6)
-        return ntohs(((const struct sockaddr_in6 *)&address)->sin6_port);
-    return ntohs(((const struct sockaddr_in *)&address)->sin_port);
+    return ntohs(address.any.sa_family == AF_INET6 ? address.ipv6.sin6_port
+                                                   : address.ipv4.sin_port);
 }
 
 bool http_listen(struct http_server *server, const char *host, int port, struct error *err)
@@ -94,26 +106,45 @@ bool http_listen(struct http_server *server, const char *host, int port, struct 
     return true;
 }
 
-static void refuse(int fd, int status)
+/* What the client has sent already would turn a close into a reset, which eats the answer: so the
+ * socket lingers, while there are not too many of its kind. */
+static void refuse(struct http_server *server, int fd, const unsigned char address[16], int status)
 {
     const char *text = http_short_answer(status);
 
-    (void)send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (!server->options.tls_cert)
+        (void)send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
     shutdown(fd, SHUT_WR);
-    close(fd);
+    pthread_mutex_lock(&server->lock);
+    if (server->connection_count < server->limits.connections + REFUSED_AT_ONCE)
+        (void)http_connection_add_locked(server, fd, address, false, CONNECTION_LINGER);
+    else
+        close(fd);
+    pthread_mutex_unlock(&server->lock);
 }
 
-/* The spare descriptor lets one more in, to be told why it cannot stay. */
-static void refuse_without_descriptors(struct http_server *server)
+/* The spare descriptor lets one more in, to be told why it cannot stay. It is needed again at once,
+ * so this one does not linger. False: it is lost for now. */
+static bool refuse_without_descriptors(struct http_server *server)
 {
+    const char *text = http_short_answer(503);
+    char unused[4096];
     int fd;
 
     if (server->spare_fd >= 0)
         close(server->spare_fd);
     fd = accept4(server->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0)
-        refuse(fd, 503);
+    if (fd >= 0) {
+        if (!server->options.tls_cert)
+            (void)send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void)!recv(fd, unused, sizeof unused, MSG_DONTWAIT);
+        close(fd);
+    }
     server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (server->spare_fd >= 0)
+        return true;
+    (void)poll(NULL, 0, NAP_MS); /* somebody else took it: do not spin until there are more */
+    return false;
 }
 
 /* 0, or the status of the refusal. */
@@ -137,7 +168,8 @@ static void take(struct http_server *server, int fd, const struct sockaddr_stora
     bool is_counted;
 
     http_address_of(address, from);
-    is_counted = !http_address_is_loopback(address) && !http_peers_trust(server->peers, address);
+    is_counted = !http_peers_trust(server->peers, address) &&
+                 (server->limits.is_loopback_counted || !http_address_is_loopback(address));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     pthread_mutex_lock(&server->lock);
     status = check_room_locked(server, address, is_counted);
@@ -149,10 +181,10 @@ static void take(struct http_server *server, int fd, const struct sockaddr_stora
     }
     pthread_mutex_unlock(&server->lock);
     if (status != 0)
-        refuse(fd, status);
-    else if (connection)
-        /* When it fails it closes fd, and tells http_connection_closed only if it began. */
-        (void)MHD_add_connection(server->daemon, fd, (const struct sockaddr *)from, size);
+        refuse(server, fd, address, status);
+    else if (connection &&
+             MHD_add_connection(server->daemon, fd, (const struct sockaddr *)from, size) != MHD_YES)
+        http_connection_forget(server, fd);
 }
 
 void http_accept_all(struct http_server *server)
@@ -165,9 +197,8 @@ void http_accept_all(struct http_server *server)
 
         if (fd >= 0)
             take(server, fd, &from, size);
-        else if (errno == EMFILE || errno == ENFILE)
-            refuse_without_descriptors(server);
-        else if (errno != EINTR && errno != ECONNABORTED)
+        else if (errno == EMFILE || errno == ENFILE ? !refuse_without_descriptors(server)
+                                                    : errno != EINTR && errno != ECONNABORTED)
             return;
     }
 }

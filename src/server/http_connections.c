@@ -57,10 +57,12 @@ static bool make_room_for(struct http_server *server, int fd)
         return true;
     while (count <= (size_t)fd)
         count *= 2;
+    /* NOLINTBEGIN(bugprone-sizeof-expression): a table of pointers. */
     grown = reallocarray(server->by_fd, count, sizeof *grown);
     if (!grown)
         return false;
     memset(grown + server->fd_count, 0, (count - server->fd_count) * sizeof *grown);
+    /* NOLINTEND(bugprone-sizeof-expression) */
     server->by_fd = grown;
     server->fd_count = count;
     return true;
@@ -84,6 +86,9 @@ struct http_connection *http_connection_add_locked(struct http_server *server, i
 {
     struct http_connection *connection = calloc(1, sizeof *connection);
 
+    /* libmicrohttpd may close a descriptor without a word when its memory is short. */
+    if ((size_t)fd < server->fd_count && server->by_fd[fd])
+        http_connection_remove_locked(server->by_fd[fd]);
     if (!connection || !make_room_for(server, fd) ||
         (is_counted && !http_peers_enter(server->peers, address, INT32_MAX))) {
         free(connection);
@@ -126,6 +131,14 @@ void http_connection_remove_locked(struct http_connection *connection)
         close(connection->fd);
     pthread_cond_broadcast(&server->changed);
     free(connection);
+}
+
+void http_connection_forget(struct http_server *server, int fd)
+{
+    pthread_mutex_lock(&server->lock);
+    if (server->by_fd[fd])
+        http_connection_remove_locked(server->by_fd[fd]);
+    pthread_mutex_unlock(&server->lock);
 }
 
 void http_connection_closed(struct http_connection *connection)

@@ -39,6 +39,8 @@ struct http_exchange *http_exchange_create(struct http_server *server, struct MH
     exchange->connection = info->socket_context;
     atomic_fetch_add(&server->references, 1);
     exchange->references = 2; /* libmicrohttpd's, and that of whoever owes the answer */
+    memcpy(exchange->address, exchange->connection->address, sizeof exchange->address);
+    exchange->is_counted = exchange->connection->is_counted;
     exchange->started = seconds_now();
     exchange->where = (uintptr_t)target;
     exchange->target = strdup(target);
@@ -178,6 +180,7 @@ bool http_exchange_answer(struct http_exchange *exchange, int status, size_t byt
 void http_exchange_abandon(struct http_exchange *exchange)
 {
     pthread_mutex_lock(&exchange->lock);
+    exchange->must_end = true; /* if it is not asleep yet, it never will be */
     if (!exchange->is_answered && exchange->is_suspended) {
         exchange->is_abandoned = true;
         resume_locked(exchange);
@@ -196,6 +199,8 @@ void http_exchange_leave(struct http_exchange *exchange)
     exchange->is_suspended = false;
     if (!is_answered)
         exchange->status = 499; /* as others log it: the client closed the request */
+    if (exchange->source)
+        exchange->bytes = http_source_sent(exchange->source);
     pthread_mutex_unlock(&exchange->lock);
     http_exchange_report(exchange, exchange->bytes);
     if (!is_answered && !is_owed)
@@ -208,13 +213,13 @@ void http_pass(struct http_exchange *exchange)
 
     pthread_mutex_lock(&exchange->lock);
     is_too_late = exchange->phase == PHASE_GATE && exchange->is_abandoned;
-    if (exchange->phase == PHASE_GATE) {
+    if (exchange->phase == PHASE_GATE && !is_too_late) {
         exchange->phase = PHASE_PASSED;
         resume_locked(exchange);
     }
     pthread_mutex_unlock(&exchange->lock);
     if (is_too_late)
-        http_exchange_unref(exchange);
+        http_exchange_unref(exchange); /* the phase stays: http_exchange_leave left this to us */
 }
 
 static void run_continued(struct http_task *task)
@@ -278,6 +283,8 @@ static enum MHD_Result send_or_wait(struct http_exchange *exchange)
     bool is_ready;
 
     pthread_mutex_lock(&exchange->lock);
+    if (!exchange->is_answered && exchange->must_end)
+        exchange->is_abandoned = true;
     is_ready = exchange->is_answered || exchange->is_abandoned;
     if (!is_ready && !exchange->is_suspended) {
         exchange->is_suspended = true;
@@ -310,7 +317,7 @@ static bool check_request(struct http_exchange *exchange, const char *method, co
     exchange->must_close = true; /* unless all of this goes well */
     status = http_check_shape(exchange, method, version, &why);
     if (status != 0) {
-        http_address_format(exchange->client, exchange->connection->address);
+        http_address_format(exchange->client, exchange->address);
         http_reply_error(exchange, status, "bad_request", "", 0, "%s", why);
         return false;
     }
@@ -378,8 +385,11 @@ static enum MHD_Result start_request(struct http_exchange *exchange, const char 
     pthread_mutex_lock(&exchange->lock);
     exchange->phase = PHASE_GATE;
     pthread_mutex_unlock(&exchange->lock);
-    if (!gate || gate->check(gate->context, exchange, exchange->route))
-        http_pass(exchange);
+    if (!gate || gate->check(gate->context, exchange, exchange->route)) {
+        pthread_mutex_lock(&exchange->lock);
+        exchange->phase = PHASE_PASSED;
+        pthread_mutex_unlock(&exchange->lock);
+    }
     return after_gate(exchange);
 }
 
@@ -428,16 +438,22 @@ static void run_handler(struct http_task *task)
 
 static enum MHD_Result start_handler(struct http_exchange *exchange)
 {
+    bool must_end;
+
     enter_busy(exchange);
     exchange->must_close = exchange->is_chunked;
     pthread_mutex_lock(&exchange->lock);
-    exchange->phase = PHASE_HANDLER;
-    if (!exchange->route->is_quick) {
+    must_end = exchange->must_end;
+    if (!must_end)
+        exchange->phase = PHASE_HANDLER;
+    if (!must_end && !exchange->route->is_quick) {
         exchange->is_suspended = true;
         MHD_suspend_connection(exchange->mhd);
         exchange->task.run = run_handler;
     }
     pthread_mutex_unlock(&exchange->lock);
+    if (must_end)
+        return break_off(exchange, 503);
     if (!exchange->route->is_quick) {
         http_threads_run(exchange->server->threads, &exchange->task);
         return MHD_YES;

@@ -58,43 +58,66 @@ static bool is_json_type(const char *type)
             strncasecmp(type + length - 5, "+json", 5) == 0);
 }
 
-const json_t *http_json(struct http_exchange *exchange)
+/* Not jansson's own text: it quotes the body. */
+static const char *what_is_wrong(const json_error_t *error)
 {
-    const char *type = http_header(exchange, "Content-Type");
-    const char *wrong;
-    json_error_t error;
+    switch (json_error_code(error)) {
+    case json_error_duplicate_key:
+        return "a key occurs twice";
+    case json_error_numeric_overflow:
+        return "a number is too large";
+    case json_error_out_of_memory:
+        return "memory is short";
+    case json_error_null_character:
+        return "\"\\u0000\" in a text";
+    default:
+        return "it is none";
+    }
+}
 
-    if (exchange->json)
-        return exchange->json;
-    if (exchange->body_size == 0) {
-        exchange->json = json_object();
-        if (!exchange->json)
-            http_reply_error(exchange, 503, "out_of_memory", "", 1, "memory is short");
-        return exchange->json;
-    }
-    /* Forms and plain text are what a foreign page can send without being asked. */
-    if (!type || !is_json_type(type)) {
-        http_reply_error(exchange, 415, "not_json", "", 0,
-                         "the body's Content-Type must be application/json");
-        return NULL;
-    }
-    wrong = http_json_scan(exchange->body, exchange->body_size);
+/* Owned by the caller. NULL: answered, and so the exchange may be gone. */
+static json_t *parse_body(struct http_exchange *exchange)
+{
+    const char *wrong = http_json_scan(exchange->body, exchange->body_size);
+    json_error_t error;
+    json_t *json;
+
     if (wrong) {
         http_reply_error(exchange, 400, "bad_json", "", 0, "the body's JSON: %s", wrong);
         return NULL;
     }
-    exchange->json =
-        json_loadb(exchange->body, exchange->body_size, JSON_REJECT_DUPLICATES, &error);
-    if (!exchange->json) {
-        /* Not jansson's whole text: it quotes the body. */
-        http_reply_error(
-            exchange, 400, "bad_json", "", 0, "the body is no JSON%s: line %d, column %d",
-            json_error_code(&error) == json_error_duplicate_key ? " (a key occurs twice)" : "",
-            error.line, error.column);
-    } else if (!json_is_object(exchange->json)) {
-        json_decref(exchange->json);
-        exchange->json = NULL;
+    json = json_loadb(exchange->body, exchange->body_size, JSON_REJECT_DUPLICATES, &error);
+    if (!json) {
+        http_reply_error(exchange, 400, "bad_json", "", 0,
+                         "the body's JSON: %s: line %d, column %d", what_is_wrong(&error),
+                         error.line, error.column);
+    } else if (!json_is_object(json)) {
+        json_decref(json);
+        json = NULL;
         http_reply_error(exchange, 400, "bad_json", "", 0, "the body must be a JSON object");
     }
-    return exchange->json;
+    return json;
+}
+
+const json_t *http_json(struct http_exchange *exchange)
+{
+    const char *type = http_header(exchange, "Content-Type");
+    json_t *json = exchange->json;
+
+    if (json)
+        return json;
+    if (exchange->body_size == 0) {
+        json = json_object();
+        if (!json)
+            http_reply_error(exchange, 503, "out_of_memory", "", 1, "memory is short");
+    } else if (!type || !is_json_type(type)) {
+        /* Forms and plain text are what a foreign page can send without being asked. */
+        http_reply_error(exchange, 415, "not_json", "", 0,
+                         "the body's Content-Type must be application/json");
+    } else {
+        json = parse_body(exchange);
+    }
+    if (json)
+        exchange->json = json;
+    return json;
 }

@@ -23,7 +23,7 @@ static char *copy_parameter(char **out, const char *value, size_t size, const ch
 {
     const char *end = value + size;
     size_t length = strlen(name);
-    char *start = *out, *to = *out;
+    char *start = *out, *to;
     const char *at = memchr(value, ';', size);
 
     while (at && at < end) {

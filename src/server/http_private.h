@@ -23,6 +23,7 @@ struct http_limits {
     double linger_seconds, tick_seconds, body_grace_seconds;
     size_t stream_bytes, bodies_bytes, body_rate;
     int connections, connections_per_address;
+    bool is_loopback_counted; /* by address, as everybody else */
 };
 extern const struct http_limits http_default_limits;
 MUST_CHECK bool http_server_start_with(struct http_server **out, const struct http_options *options,
@@ -106,6 +107,8 @@ struct http_connection *http_connection_add_locked(struct http_server *server, i
                                                    const unsigned char address[16], bool is_counted,
                                                    enum connection_state state);
 void http_connection_remove_locked(struct http_connection *connection);
+/* libmicrohttpd closed it before it began. */
+void http_connection_forget(struct http_server *server, int fd);
 uint64_t http_bytes_received(int fd);
 
 /* Accepts what waits (http_accept.c). */
@@ -136,6 +139,8 @@ struct http_exchange {
     struct MHD_Connection *mhd;         /* dead once is_abandoned */
     atomic_int references;              /* libmicrohttpd's, the handler's, the watch's */
     char request_id[17];
+    unsigned char address[16]; /* of the peer */
+    bool is_counted;
     double started;
 
     /* The request; fixed once the handler runs. */
@@ -176,7 +181,8 @@ struct http_exchange {
     enum http_phase phase; /* under lock, as all below */
     bool is_suspended;
     bool is_answered;
-    bool is_abandoned; /* the server stopped without it */
+    bool must_end;     /* the server stops: it may not wait for an answer any more */
+    bool is_abandoned; /* nobody waits for its answer */
     bool is_taken;     /* the answer goes over a socket of our own */
     bool is_gone, gone_runs;
     pthread_t gone_thread;
@@ -271,6 +277,7 @@ void http_source_unref(struct http_source *source);
 struct MHD_Response *http_source_response(struct http_source *source);
 /* False: more than `limit` would wait. */
 bool http_source_write(struct http_source *source, const void *bytes, size_t size, size_t limit);
+size_t http_source_sent(struct http_source *source); /* bytes so far */
 void http_source_end(struct http_source *source, bool is_broken);
 
 /* --- Streams (http_stream.c); called by the watch alone --- */
@@ -279,6 +286,7 @@ void http_stream_beat(struct http_stream *stream, double now);
 void http_stream_flush(struct http_stream *stream);
 void http_stream_destroy(struct http_stream *stream); /* calls closed */
 void http_stream_break(struct http_stream *stream);
+void http_stream_detach(struct http_stream *stream); /* nothing is written any more */
 /* The next of those under TLS; under server->lock. */
 struct http_stream *http_stream_next_tls(const struct http_stream *stream);
 

@@ -134,7 +134,7 @@ static void find_client(struct http_exchange *exchange)
     unsigned char address[16];
     size_t end;
 
-    memcpy(address, exchange->connection->address, 16);
+    memcpy(address, exchange->address, 16);
     http_address_format(exchange->client, address);
     memcpy(exchange->peer, exchange->client, sizeof exchange->peer);
     exchange->is_trusted_peer = http_peers_trust(peers, address);

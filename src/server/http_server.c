@@ -16,7 +16,10 @@
 
 #define DAEMON_THREADS 2
 #define DAEMON_STACK_BYTES (256 << 10)
-#define CONNECTION_BYTES 32768 /* of libmicrohttpd: holds the whole head of a request */
+/* Of libmicrohttpd, for each connection: holds the whole head of a request. More than 32 KiB, and
+ * it maps them instead of taking them from the heap, where streams that outlive their connection
+ * would keep the holes between them from going back. */
+#define CONNECTION_BYTES (48 << 10)
 #define PEM_BYTES_MAX (1 << 20)
 #define ABANDONED_SECONDS 5.0 /* for answers that were broken off to leave */
 
@@ -103,12 +106,13 @@ static bool start_daemon(struct http_server *server, struct error *err)
     const bool has_tls = server->tls_cert != NULL;
     unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TURBO |
                      MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | (has_tls ? MHD_USE_TLS : 0u);
+    /* Not MHD_OPTION_STRICT_FOR_CLIENT: it answers a missing Host twice, and http_shape.c checks
+     * that and more. */
     struct MHD_OptionItem items[] = {
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, NULL},
         {MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX + 1024, NULL},
         {MHD_OPTION_THREAD_POOL_SIZE, DAEMON_THREADS, NULL},
         {MHD_OPTION_THREAD_STACK_SIZE, DAEMON_STACK_BYTES, NULL},
-        {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
         {has_tls ? MHD_OPTION_HTTPS_MEM_CERT : MHD_OPTION_END, 0, server->tls_cert},
         {has_tls ? MHD_OPTION_HTTPS_MEM_KEY : MHD_OPTION_END, 0, server->tls_key},
         {MHD_OPTION_END, 0, NULL},

@@ -104,8 +104,10 @@ static int count_header(const struct http_exchange *exchange, const char *name, 
 
     *value = NULL;
     for (size_t i = 0; i < exchange->header_count; i++) {
-        if (strcasecmp(exchange->headers[i].name, name) == 0) {
-            *value = exchange->headers[i].value;
+        const struct http_field *field = &exchange->headers[i];
+
+        if (field->name && strcasecmp(field->name, name) == 0) {
+            *value = field->value;
             count++;
         }
     }

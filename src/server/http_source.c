@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "server/http_private.h"
+#include "server/metrics.h"
 
 #define PIECE_BYTES 65536
 
@@ -71,16 +72,28 @@ static bool append_locked(struct http_source *source, const void *bytes, size_t 
 
 bool http_source_write(struct http_source *source, const void *bytes, size_t size, size_t limit)
 {
-    bool is_fine;
+    bool is_fine, is_full;
 
     pthread_mutex_lock(&source->lock);
-    is_fine = !source->is_ended && source->size - source->from + size <= limit &&
-              append_locked(source, bytes, size);
+    is_full = source->size - source->from + size > limit;
+    if (!source->is_ended && is_full)
+        metrics_count(METRIC_EVENTS_DROPPED, "", 1);
+    is_fine = !source->is_ended && !is_full && append_locked(source, bytes, size);
     if (!is_fine)
         source->is_ended = source->is_broken = true;
     wake_locked(source);
     pthread_mutex_unlock(&source->lock);
     return is_fine;
+}
+
+size_t http_source_sent(struct http_source *source)
+{
+    size_t sent;
+
+    pthread_mutex_lock(&source->lock);
+    sent = source->sent;
+    pthread_mutex_unlock(&source->lock);
+    return sent;
 }
 
 /* On a handler thread: one piece. */
@@ -158,7 +171,7 @@ struct MHD_Response *http_source_response(struct http_source *source)
     response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, give_bytes, source,
                                                  release_source);
     if (!response)
-        http_source_unref(source);
+        atomic_fetch_sub(&source->references, 1); /* the caller has another */
     return response;
 }
 

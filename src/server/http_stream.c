@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "server/http_private.h"
+#include "server/metrics.h"
 
 #define KERNEL_BYTES 262144 /* what the kernel holds of each stream at most, outside our count */
 
@@ -109,6 +110,7 @@ static bool write_direct_locked(struct http_stream *stream, const void *bytes, s
     bool is_fine;
 
     if (waits + size > room_locked(stream, size)) {
+        metrics_count(METRIC_EVENTS_DROPPED, "", 1);
         stream->is_broken = true;
         hang_up_locked(stream);
         return false;
@@ -176,6 +178,14 @@ void http_stream_break(struct http_stream *stream)
     pthread_mutex_unlock(&stream->lock);
 }
 
+void http_stream_detach(struct http_stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    stream->is_broken = true;
+    stream->fd = -1;
+    pthread_mutex_unlock(&stream->lock);
+}
+
 void http_stream_flush(struct http_stream *stream)
 {
     pthread_mutex_lock(&stream->lock);
@@ -224,7 +234,7 @@ static struct http_stream *create_stream(struct http_exchange *exchange, const c
     stream->context = context;
     stream->is_events = strncasecmp(type, "text/event-stream", 17) == 0;
     stream->is_chunked = !exchange->is_http_1_0;
-    stream->is_head = exchange->is_head;
+    stream->is_head = stream->is_ended = exchange->is_head;
     stream->written_at = seconds_now();
     stream->fd = -1;
     pthread_mutex_init(&stream->lock, NULL);
@@ -261,9 +271,8 @@ static bool start_direct(struct http_stream *stream, struct http_exchange *excha
         stream->size = stream->room = size;
         pthread_mutex_lock(&server->lock);
         if (!atomic_load(&server->is_stopping))
-            connection =
-                http_connection_add_locked(server, fd, exchange->connection->address,
-                                           exchange->connection->is_counted, CONNECTION_STREAM);
+            connection = http_connection_add_locked(server, fd, exchange->address,
+                                                    exchange->is_counted, CONNECTION_STREAM);
         else
             close(fd);
         if (connection)
@@ -329,6 +338,7 @@ static bool start_in_source(struct http_stream *stream, struct http_exchange *ex
 static struct http_stream *fail_to_start(struct http_exchange *exchange, struct http_stream *stream)
 {
     if (stream) {
+        free(stream->bytes);
         pthread_mutex_destroy(&stream->lock);
         free(stream);
     }
@@ -345,6 +355,7 @@ struct http_stream *http_start_stream(struct http_exchange *exchange, const char
 
     if (!stream)
         return fail_to_start(exchange, NULL);
+    http_add_header(exchange, "X-Accel-Buffering", "no"); /* nginx passes events on at once */
     if (!(is_tls ? start_in_source(stream, exchange, type, &response)
                  : start_direct(stream, exchange, type)))
         return fail_to_start(exchange, stream);

@@ -2,6 +2,7 @@
  * waits for streams. libmicrohttpd knows only idle time, and nothing of connections that sleep. */
 #include <errno.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -37,6 +38,7 @@ static void do_chore(const struct chore *chore)
 static void end_stream_locked(struct http_connection *connection, struct chore *chore)
 {
     chore->destroyed = connection->stream;
+    http_stream_detach(connection->stream); /* before its descriptor means something else */
     http_connection_remove_locked(connection);
 }
 
@@ -66,6 +68,14 @@ static void drain(int fd)
         continue;
 }
 
+/* The event may be of an earlier connection with this descriptor: only what is true now counts. */
+static bool has_hung_up(int fd)
+{
+    struct pollfd now = {.fd = fd, .events = POLLRDHUP};
+
+    return poll(&now, 1, 0) == 1 && (now.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
 static void handle_event(struct http_server *server, const struct epoll_event *event)
 {
     struct http_connection *connection;
@@ -78,7 +88,7 @@ static void handle_event(struct http_server *server, const struct epoll_event *e
     if (connection) {
         if (connection->state == CONNECTION_LINGER)
             drain(fd);
-        if (event->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        if ((event->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && has_hung_up(fd))
             note_parting_locked(connection, &chore);
         else if (connection->state == CONNECTION_STREAM)
             stream = connection->stream; /* the watch alone destroys it */

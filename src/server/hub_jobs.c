@@ -245,18 +245,38 @@ void job_view_finish(struct job_view *view)
     view->parameters = view->result = NULL;
 }
 
-bool hub_peek(struct hub *hub, const char *id, const char *owner, struct job_view *out)
+static bool peek(struct hub *hub, const char *id, const char *owner, struct job_view *out,
+                 struct hub_view_texts *texts)
 {
-    struct hub_view_texts texts = {0};
     struct hub_job *job;
 
     pthread_mutex_lock(&hub->lock);
     job = hub_job_find_locked(hub, id, owner);
     if (job)
-        hub_view_whole_locked(hub, job, out, &texts);
+        hub_view_whole_locked(hub, job, out, texts);
     pthread_mutex_unlock(&hub->lock);
-    if (!job)
+    return job != NULL;
+}
+
+bool hub_peek(struct hub *hub, const char *id, const char *owner, struct job_view *out)
+{
+    struct hub_view_texts texts;
+
+    if (!peek(hub, id, owner, out, &texts))
         return false;
     hub_view_parse(out, &texts);
+    return true;
+}
+
+bool hub_peek_texts(struct hub *hub, const char *id, const char *owner, struct job_view *out,
+                    char **parameters, char **result)
+{
+    struct hub_view_texts texts;
+
+    if (!peek(hub, id, owner, out, &texts))
+        return false;
+    out->parameters = out->result = NULL;
+    *parameters = texts.parameters;
+    *result = texts.result;
     return true;
 }

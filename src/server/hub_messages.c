@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/kill_point.h"
 #include "base/size.h"
 #include "server/hub_private.h"
 #include "server/log.h"
@@ -65,6 +66,12 @@ static bool take_device(struct hub *hub, struct hub_worker *worker, struct recor
 
 /* --- Progress --- */
 
+static const char *const phase_points[] = {
+    [JOB_PHASE_WAIT] = "front.wait",       [JOB_PHASE_ENCODE] = "front.encode",
+    [JOB_PHASE_DENOISE] = "front.denoise", [JOB_PHASE_DECODE] = "front.decode",
+    [JOB_PHASE_SAVE] = "front.save",
+};
+
 static bool take_progress(struct hub *hub, struct hub_worker *worker, struct record_reader reader)
 {
     struct progress_message progress;
@@ -78,6 +85,7 @@ static bool take_progress(struct hub *hub, struct hub_worker *worker, struct rec
     job = slot ? slot->job : NULL;
     if (!job)
         return true;
+    kill_point(phase_points[progress.phase]);
     steps = progress.step - job->step;
     pthread_mutex_lock(&hub->lock);
     job->phase = progress.phase;

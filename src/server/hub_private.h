@@ -220,6 +220,7 @@ void hub_view_row(const struct store_job *row, struct job_view *out, struct hub_
 
 /* --- hub_queue.c --- */
 
+struct hub_owner *hub_owner_find(const struct hub_queue *queue, const char *name);
 struct hub_owner *hub_owner_get(struct hub_queue *queue, const char *name); /* NULL: no memory */
 void hub_queue_add_locked(struct hub_queue *queue, struct hub_owner *owner, struct hub_job *job);
 void hub_queue_remove_locked(struct hub_queue *queue, struct hub_job *job);

@@ -10,12 +10,19 @@
 #include "base/clock.h"
 #include "server/hub_private.h"
 
-struct hub_owner *hub_owner_get(struct hub_queue *queue, const char *name)
+struct hub_owner *hub_owner_find(const struct hub_queue *queue, const char *name)
 {
     struct hub_owner *owner = queue->owners;
 
     while (owner && strcmp(owner->name, name) != 0)
         owner = owner->next;
+    return owner;
+}
+
+struct hub_owner *hub_owner_get(struct hub_queue *queue, const char *name)
+{
+    struct hub_owner *owner = hub_owner_find(queue, name);
+
     if (owner)
         return owner;
     owner = calloc(1, sizeof *owner);

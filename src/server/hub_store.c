@@ -16,6 +16,7 @@
 
 #define FAILED_PROBES_MAX 5
 #define RETRY_SECONDS_MAX 3600.0
+#define LEAST_FREE_BYTES (1 << 20) /* less is a full disk, whatever reserve was asked for */
 
 struct submission {
     struct hub_call call; /* first: a call is cast to it */
@@ -62,7 +63,8 @@ bool hub_disk_has_reserve(struct hub *hub, double now)
         return hub->disk_has_reserve;
     hub->disk_looked_at = now;
     has_reserve = statvfs(hub->options.folder, &disk) == 0 &&
-                  (double)disk.f_bavail * (double)disk.f_frsize >= hub->options.disk_reserve;
+                  (double)disk.f_bavail * (double)disk.f_frsize >=
+                      fmax(LEAST_FREE_BYTES, hub->options.disk_reserve);
     pthread_mutex_lock(&hub->lock);
     hub->disk_has_reserve = has_reserve;
     pthread_mutex_unlock(&hub->lock);
@@ -129,22 +131,22 @@ static bool refuse(struct submission *submission, const char *reason)
     return false;
 }
 
-static bool has_room(struct hub *hub, struct submission *submission)
+/* Beside those that come in at this moment: `entering`, and of this owner `owner_entering`. */
+static bool has_room(const struct hub *hub, const struct hub_owner *owner, int entering,
+                     int owner_entering, struct hub_error *err)
 {
-    struct hub_owner *owner = submission->owner;
     const struct hub_job *first = hub_queue_first(&hub->queue);
 
-    if (hub->queue.count + hub->queue.entering >= hub->options.max_queue) {
-        hub_fail(submission->err, 429, "queue_full",
-                 retry_seconds(first ? hub_wait_seconds(hub, first) : -1), "%d jobs wait already",
-                 hub->options.max_queue);
-        return refuse(submission, "queue_full");
+    if (hub->queue.count + entering >= hub->options.max_queue) {
+        hub_fail(err, 429, "queue_full", retry_seconds(first ? hub_wait_seconds(hub, first) : -1),
+                 "%d jobs wait already", hub->options.max_queue);
+        return false;
     }
-    if (owner->queued + owner->entering >= hub->options.max_queue_per_owner) {
-        hub_fail(submission->err, 429, "queue_full",
+    if (owner && owner->queued + owner_entering >= hub->options.max_queue_per_owner) {
+        hub_fail(err, 429, "queue_full",
                  retry_seconds(owner->first ? hub_wait_seconds(hub, owner->first) : -1),
                  "%d of your jobs wait already", hub->options.max_queue_per_owner);
-        return refuse(submission, "queue_full");
+        return false;
     }
     return true;
 }
@@ -174,8 +176,8 @@ static bool admit(struct hub *hub, struct submission *submission, double now)
         hub_fail(submission->err, 503, "no_memory", 5, "the server is short of memory");
         return refuse(submission, "no_memory");
     }
-    if (!has_room(hub, submission))
-        return false;
+    if (!has_room(hub, owner, hub->queue.entering, owner->entering, submission->err))
+        return refuse(submission, "queue_full");
     wait = hub_owner_wait(owner, submission->request->jobs_per_minute, now);
     if (wait > 0) {
         hub_fail(submission->err, 429, "rate_limited", retry_seconds(wait),
@@ -371,13 +373,33 @@ static char *parameters_of(const struct job_spec *spec)
     return text;
 }
 
+/* What is full says so at once: the hub's thread may be waiting for the disk. One with a key may
+ * have its job already, which only the store knows. */
+static bool is_full(struct hub *hub, const struct hub_submission *request, struct hub_error *err)
+{
+    bool is_full;
+
+    if (request->idempotency_key)
+        return false;
+    pthread_mutex_lock(&hub->lock);
+    is_full =
+        !hub->is_draining && !has_room(hub, hub_owner_find(&hub->queue, request->owner), 0, 0, err);
+    pthread_mutex_unlock(&hub->lock);
+    if (is_full)
+        metrics_count(METRIC_REJECTS, "queue_full", 1);
+    return is_full;
+}
+
 bool hub_submit(struct hub *hub, const struct hub_submission *request, struct job_view *out,
                 bool *is_new, struct hub_error *err)
 {
     struct submission submission = {.request = request, .out = out, .err = err};
     char id[STORE_ID_BYTES];
-    char *parameters = parameters_of(request->spec);
+    char *parameters;
 
+    if (is_full(hub, request, err))
+        return false;
+    parameters = parameters_of(request->spec);
     if (!parameters) {
         hub_fail(err, 503, "no_memory", 5, "the server is short of memory");
         return false;

@@ -169,19 +169,22 @@ void native_get_job(struct http_exchange *exchange, void *context)
 {
     struct native *native = context;
     const char *id = native_id(exchange), *owner;
+    char *parameters, *result;
     struct job_view job;
     double wait;
 
     if (!id || !native_wait_seconds(exchange, &wait) || !native_owner(exchange, &owner))
         return;
-    if (!hub_peek(native->options.hub, id, owner, &job)) {
+    if (!hub_peek_texts(native->options.hub, id, owner, &job, &parameters, &result)) {
         http_continue_on_thread(exchange, load_job, native);
         return;
     }
     if (wait > 0 && !native_job_is_over(job.state))
         http_continue_on_thread(exchange, load_job, native);
     else
-        native_reply_job(exchange, 200, &job);
+        native_reply_job_texts(exchange, &job, parameters, result);
+    free(parameters);
+    free(result);
     job_view_finish(&job);
 }
 

@@ -40,6 +40,9 @@ MUST_CHECK bool native_ids(struct http_exchange *exchange, const char *ids[NATIV
 /* Steals `body`; NULL becomes an error. */
 void native_reply(struct http_exchange *exchange, int status, json_t *body);
 void native_reply_job(struct http_exchange *exchange, int status, const struct job_view *job);
+/* 200 with a job whose parameters and result are JSON texts; NULL: none. */
+void native_reply_job_texts(struct http_exchange *exchange, const struct job_view *job,
+                            const char *parameters, const char *result);
 void native_reply_hub_error(struct http_exchange *exchange, const struct hub_error *problem);
 void native_reply_problem(struct http_exchange *exchange, const struct job_problem *problem);
 /* 422 "invalid_value". */

@@ -1,4 +1,8 @@
 /* Answers of the native API, and errors in its words. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "server/native_private.h"
 
 void native_reply(struct http_exchange *exchange, int status, json_t *body)
@@ -12,6 +16,30 @@ void native_reply(struct http_exchange *exchange, int status, json_t *body)
 void native_reply_job(struct http_exchange *exchange, int status, const struct job_view *job)
 {
     native_reply(exchange, status, native_job_json(job, true));
+}
+
+void native_reply_job_texts(struct http_exchange *exchange, const struct job_view *job,
+                            const char *parameters, const char *result)
+{
+    json_t *value = native_job_json(job, false);
+    char *head = NULL, *text = NULL;
+    int length = -1;
+
+    if (value)
+        json_object_del(value, "result");
+    head = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    if (head) /* its last byte is the brace */
+        length = asprintf(&text, "%.*s,\"result\":%s%s%s}", (int)strlen(head) - 1, head,
+                          result ? result : "null", parameters ? ",\"parameters\":" : "",
+                          parameters ? parameters : "");
+    if (length >= 0)
+        http_reply_bytes(exchange, 200, "application/json", text, (size_t)length);
+    else
+        native_reply(exchange, 200, NULL);
+    if (length >= 0)
+        free(text);
+    free(head);
+    json_decref(value);
 }
 
 void native_reply_hub_error(struct http_exchange *exchange, const struct hub_error *problem)

@@ -318,6 +318,12 @@ static bool read_delivery(struct openai_request *out, const json_t *body,
     return true;
 }
 
+/* A prompt of another type, or none, is the spec's to refuse. */
+static bool is_empty(const json_t *prompt)
+{
+    return json_is_string(prompt) && json_string_length(prompt) == 0;
+}
+
 bool openai_request_read(struct openai_request *out, const json_t *body, bool is_edit,
                          const struct worker_facts *facts, struct openai_problem *problem)
 {
@@ -329,6 +335,8 @@ bool openai_request_read(struct openai_request *out, const json_t *body, bool is
         fail(problem, "", "The body must be a JSON object.");
     else if (is_edit && !json_is_string(json_object_get(body, "image")))
         fail(problem, "image", "image: is required.");
+    else if (is_empty(json_object_get(body, "prompt")))
+        fail(problem, "prompt", "prompt: must not be empty.");
     else if (check_model(body, facts, problem) && read_size(out->spec, body, facts, problem) &&
              read_quality(out, body, facts, problem) && read_background(body, problem) &&
              read_format(out, body, problem) && read_delivery(out, body, problem)) {

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/kill_point.h"
 #include "server/log.h"
 
 #define BACK_OFF_MAX 60.0
@@ -333,6 +334,11 @@ static void worker_died(struct supervisor *supervisor, struct supervised *worker
         worker->start_at = now;
         return;
     }
+    if (worker->restarts == 1 && WIFEXITED(status) &&
+        WEXITSTATUS(status) == SUPERVISOR_WRONG_USAGE && !supervisor->is_draining) {
+        end_with(supervisor, SUPERVISOR_WRONG_USAGE); /* it said why */
+        return;
+    }
     if (now - worker->born_at >= scaled(supervisor, GOOD_LIFE_SECONDS))
         worker->back_off = 0;
     worker->back_off = worker->back_off > 0 ? fmin(BACK_OFF_MAX, 2 * worker->back_off) : 1;
@@ -348,6 +354,7 @@ static void reap(struct supervisor *supervisor)
     pid_t pid;
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        kill_point_forget();
         if (pid == supervisor->front.pid)
             front_died(supervisor, status);
         for (int i = 0; i < supervisor->options->worker_count; i++) {

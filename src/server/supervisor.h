@@ -36,10 +36,12 @@ struct supervisor_options {
     double time_scale; /* of all waits; 0: 1. Tests have less. */
 };
 #define SUPERVISOR_WORKERS_MAX 64
+#define SUPERVISOR_WRONG_USAGE 2 /* code of a worker that no second start would help */
 
 /* Runs until a signal ends it; returns the exit code of the whole. SIGTERM and SIGINT drain: the
  * front stops accepting, running jobs get the grace; a second one stops at once. SIGHUP goes to the
- * front. A front that dies five times a minute ends it all. */
+ * front. A front that dies five times a minute ends it all, and so does a worker whose first
+ * life ends with SUPERVISOR_WRONG_USAGE. */
 int supervisor_run(const struct supervisor_options *options);
 
 #endif

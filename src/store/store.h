@@ -223,9 +223,9 @@ MUST_CHECK bool store_verify(const char *folder,
 
 /* For tests: called at named points ("accept.committed", "picture.written", "picture.synced",
  * "picture.renamed", "picture.folder_synced", "done.committed", "delete.tombstone",
- * "delete.unlinked", "migrate"). NULL: nobody. Also by the environment: SD35_KILL_AT=point[:n]
- * kills the process with SIGKILL at the n-th time, where the build has SD35_KILL_POINTS (tests
- * only). */
+ * "delete.unlinked", "migrate", "accept.begun", "claim.committed",
+ * "picture.committed", "cancel.committed"). NULL: nobody. They are kill points as well, see
+ * base/kill_point.h. */
 extern void (*store_point)(const char *name);
 
 #endif

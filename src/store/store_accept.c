@@ -115,6 +115,7 @@ bool store_accept(struct store *store, const struct store_new_job *job, enum sto
 {
     bool is_good = true;
 
+    store_reach("accept.begun");
     if (!check_job(job, err) || !store_write_begin(store, err))
         return false;
     *how = STORE_ACCEPTED;

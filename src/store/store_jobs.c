@@ -55,7 +55,11 @@ bool store_claim(struct store *store, const char *id, const char *worker, int64_
                               VALUES(value_text(id), value_text(worker),
                                      value_integer(now_ms + lease_ms), value_integer(now_ms)),
                               fence, claimed, err);
-    return store_write_end(store, is_good, err);
+    if (!store_write_end(store, is_good, err))
+        return false;
+    if (*claimed)
+        store_reach("claim.committed");
+    return true;
 }
 
 /* The state of a job that is known to be there. */
@@ -149,10 +153,14 @@ bool store_cancel(struct store *store, const char *id, const char *owner, int64_
         return false;
     if (!*found || *state >= JOB_DONE)
         return true;
-    return change(store, id, true, &changed,
-                  "UPDATE jobs SET state = 4, finished_ms = ?2, worker = NULL WHERE id = ?1 AND "
-                  "state < 2",
-                  VALUES(value_text(id), value_integer(now_ms)), err);
+    if (!change(store, id, true, &changed,
+                "UPDATE jobs SET state = 4, finished_ms = ?2, worker = NULL WHERE id = ?1 AND "
+                "state < 2",
+                VALUES(value_text(id), value_integer(now_ms)), err))
+        return false;
+    if (!store->is_group)
+        store_reach("cancel.committed");
+    return true;
 }
 
 bool store_each_queued(struct store *store,

@@ -130,8 +130,10 @@ bool store_add_picture(struct store *store, const char *id, int64_t fence,
                   store_write_file(store, named.path, &picture->file, err) &&
                   insert_picture(store, job, fence, &named, picture, err);
     }
-    if (store_write_end(store, is_good, err))
+    if (store_write_end(store, is_good, err)) {
+        store_reach("picture.committed");
         return true;
+    }
     /* What cannot be removed now is swept when the store is opened. After a sync that failed the
      * row may be on the disk nevertheless, and in a group a row that is deleted may come back: the
      * file then stays for the next opening to judge. */

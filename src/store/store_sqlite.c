@@ -9,10 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/kill_point.h"
 #include "store/store_sqlite.h"
 
 #define APPLICATION_ID 0x73643335 /* "sd35" */
+#ifdef SD35_KILL_POINTS
+#define CHECKPOINT_PAGES 50 /* often, as tests die in them */
+#else
 #define CHECKPOINT_PAGES 1000
+#endif
 
 bool sqlite_fail(struct database *database, int code, struct error *err)
 {
@@ -72,7 +77,9 @@ static int checkpoint(void *context, sqlite3 *connection, const char *name, int 
 
     if (pages < CHECKPOINT_PAGES)
         return SQLITE_OK;
+    kill_point("checkpoint.begun");
     code = sqlite3_wal_checkpoint_v2(connection, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    kill_point("checkpoint.done");
     /* A full disk may come right; pages that a sync has lost do not. */
     if (code == SQLITE_IOERR_FSYNC)
         database->is_broken = true;

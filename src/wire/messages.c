@@ -83,6 +83,8 @@ void spec_write(struct record_writer *writer, const struct job_spec *spec)
     record_put_i32(writer, spec->quality);
     put_image(writer, &spec->init_image);
     put_image(writer, &spec->mask);
+    record_put_bool(writer, spec->mask_is_alpha);
+    record_put_bool(writer, spec->mask_inverted);
 }
 
 bool spec_read(struct job_spec *spec, struct record_reader *reader)
@@ -113,6 +115,8 @@ bool spec_read(struct job_spec *spec, struct record_reader *reader)
     spec->quality = get_range(reader, 1, 100);
     get_image(reader, &spec->init_image);
     get_image(reader, &spec->mask);
+    spec->mask_is_alpha = record_get_bool(reader);
+    spec->mask_inverted = record_get_bool(reader);
     if (spec->prompt && !reader->has_failed)
         return true;
     record_reader_fail(reader);

@@ -54,7 +54,7 @@ struct progress_message {
     enum job_phase phase;
     int32_t step, step_count; /* of the denoising of all its pictures */
     int32_t pictures_done;
-    double step_seconds; /* of the latest; 0: unknown */
+    double step_seconds; /* of the latest; 0: unknown, or told of another job of its batch */
     int32_t batch_size;  /* pictures that went through the network together */
 };
 

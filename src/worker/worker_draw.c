@@ -1,6 +1,7 @@
 /* Drawing: steps of the batch, and jobs that draw alone. */
 #include <stdlib.h>
 
+#include "base/kill_point.h"
 #include "worker/worker_private.h"
 
 /* --- Progress --- */
@@ -77,22 +78,21 @@ static size_t latent_floats(const struct worker_job *job)
 static void preview(struct worker *worker, struct worker_job *job)
 {
     double now = seconds_now();
-    float *latent;
 
     if (!job->message.is_watched || now - job->previewed < worker->options->preview_seconds)
         return;
-    latent = malloc(latent_floats(job) * sizeof *latent);
-    for (int image = 0; latent && image < job->request.image_count; image++) {
+    for (int image = 0; image < job->request.image_count; image++) {
         int place = job->place_of[image];
+        struct image small = {0};
 
         if (place < 0 || pipeline_batch_is_done(worker->batch, place))
             continue;
         job->previewed = now;
-        if (pipeline_batch_latent(worker->batch, place, latent, NULL))
+        if (pipeline_batch_preview(worker->batch, place, &small, NULL))
             worker_send_preview(worker, job, image, pipeline_batch_steps_done(worker->batch, place),
-                                latent);
+                                &small);
+        image_finish(&small);
     }
-    free(latent);
 }
 
 /* --- A picture that is done --- */
@@ -122,6 +122,8 @@ static bool take_latent(struct worker *worker, struct worker_job *job, int image
 static bool finish_picture(struct worker *worker, struct worker_job *job, int image,
                            struct error *err)
 {
+    int count = pipeline_job_step_count(job->job) * job->request.image_count;
+    int steps = steps_done(worker, job); /* the picture's own count until it leaves the batch */
     float *latent = malloc(latent_floats(job) * sizeof *latent);
     double began = seconds_now();
     struct image picture = {0};
@@ -134,6 +136,7 @@ static bool finish_picture(struct worker *worker, struct worker_job *job, int im
     ok = take_latent(worker, job, image, latent, err) &&
          pipeline_batch_decode(worker->batch, job->job, latent, &picture, err);
     if (ok) {
+        worker_tell_progress(worker, job, JOB_PHASE_SAVE, steps, count);
         worker_beat(worker, HEARTBEAT_DECODE);
         ok = save(worker, job, image, &picture, err);
     }
@@ -185,6 +188,7 @@ static void step_failed(struct worker *worker, const struct error *err)
 
 static void learn_step(struct worker *worker, double seconds)
 {
+    worker->untold_step_seconds = seconds;
     worker->step_seconds = worker->step_seconds > 0
                                ? (1 - OF_THE_NEW) * worker->step_seconds + OF_THE_NEW * seconds
                                : seconds;
@@ -208,6 +212,7 @@ void worker_step(struct worker *worker)
         next = job->next;
         if (!is_in_batch(job))
             continue;
+        kill_point_prompt(job->message.spec.prompt);
         tell_phase(worker, job, JOB_PHASE_DENOISE);
         preview(worker, job);
         finish_pictures(worker, job);

@@ -175,17 +175,29 @@ bool worker_job_error(struct worker *worker, struct worker_job *job, const struc
 
 /* --- The beginning of a job --- */
 
-static bool decode_file(struct image *out, const struct job_image *file, const char *name,
-                        struct error *err)
+/* Does nothing where there is no file, and where an earlier try got this far. */
+static bool decode_file(struct image *out, const struct job_image *file, bool takes_alpha,
+                        const char *name, struct error *err)
 {
     const struct image_limits limits = {.bytes_max = JOB_IMAGE_BYTES_MAX,
                                         .pixels_max = JOB_IMAGE_PIXELS_MAX};
 
-    if (!file->bytes || image_decode(out, file->bytes, file->size, &limits, name, err))
+    if (!file->bytes || out->pixels)
+        return true;
+    if (takes_alpha ? image_decode_alpha(out, file->bytes, file->size, &limits, name, err)
+                    : image_decode(out, file->bytes, file->size, &limits, name, err))
         return true;
     if (err->code == ERROR_BAD_FILE)
         err->code = ERROR_BAD_REQUEST;
     return false;
+}
+
+static void invert(struct image *image)
+{
+    size_t bytes = (size_t)image->width * (size_t)image->height * 3;
+
+    for (size_t i = 0; i < bytes; i++)
+        image->pixels[i] = (unsigned char)(255 - image->pixels[i]);
 }
 
 static bool prepare(struct worker_job *job, struct error *err)
@@ -194,9 +206,12 @@ static bool prepare(struct worker_job *job, struct error *err)
 
     if (job->is_prepared)
         return true;
-    if (!decode_file(&job->init_image, &spec->init_image, "init_image", err) ||
-        !decode_file(&job->mask, &spec->mask, "mask", err))
+    if (!decode_file(&job->init_image, &spec->init_image, false, "init_image", err) ||
+        !decode_file(&job->mask, &spec->mask, spec->mask_is_alpha, "mask", err))
         return false;
+    /* The pipeline repaints what is white; of an alpha that is 255, and means to keep it. */
+    if (job->mask.pixels && spec->mask_is_alpha != spec->mask_inverted)
+        invert(&job->mask);
     job->request.init_image = job->init_image.pixels ? &job->init_image : NULL;
     job->request.mask = job->mask.pixels ? &job->mask : NULL;
     job->is_prepared = true;

@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/version.h"
+#include "job/job_infotext.h"
 #include "pipeline/request_record.h"
 #include "worker/worker_private.h"
 
@@ -14,8 +16,6 @@
 #define THUMBNAIL_QUALITY 80
 #define PREVIEW_QUALITY 80
 #define PREVIEW_SCALE 4 /* pixels a cell of the latent */
-#define LATENT_CHANNELS 16
-#define LATENT_SCALE 8 /* pixels of the picture a cell */
 
 /* --- Memory that both processes see --- */
 
@@ -70,7 +70,9 @@ static bool encode(unsigned char **out, size_t *size, const struct worker *worke
     char *infotext = NULL, *json = record_text(&record, seed);
     bool ok = json || error_set(err, ERROR_NO_MEMORY, "record of the request");
 
-    ok = ok && request_record_infotext(&infotext, &record, seed, err) &&
+    ok = ok &&
+         job_infotext(&infotext, spec, spec->init_image.bytes, &worker->facts, seed,
+                      PROGRAM_NAME_AND_VERSION, err) &&
          image_encode(out, size, picture, spec->format, spec->quality,
                       &(struct image_metadata){.infotext = infotext, .json = json}, err);
     free(infotext);
@@ -133,62 +135,23 @@ bool worker_send_picture(struct worker *worker, const struct worker_job *job, in
 
 /* --- Previews --- */
 
-/* rgb = (sum over channels of latent * factor + bias + 1) / 2: a linear fit of what the VAE makes
- * of a cell, as ComfyUI's latent format of SD 3 has it. */
-static const float latent_to_rgb[LATENT_CHANNELS][3] = {
-    {-0.0922f, -0.0175f, 0.0749f},  {0.0311f, 0.0633f, 0.0954f},    {0.1994f, 0.0927f, 0.0458f},
-    {0.0856f, 0.0339f, 0.0902f},    {0.0587f, 0.0272f, -0.0496f},   {-0.0006f, 0.1104f, 0.0309f},
-    {0.0978f, 0.0306f, 0.0427f},    {-0.0042f, 0.1038f, 0.1358f},   {-0.0194f, 0.0020f, 0.0669f},
-    {-0.0488f, 0.0130f, -0.0268f},  {0.0922f, 0.0988f, 0.0951f},    {-0.0278f, 0.0524f, -0.0542f},
-    {0.0332f, 0.0456f, 0.0895f},    {-0.0069f, -0.0030f, -0.0810f}, {-0.0596f, -0.0465f, -0.0293f},
-    {-0.1448f, -0.1463f, -0.1189f},
-};
-static const float latent_to_rgb_bias[3] = {0.2394f, 0.2135f, 0.1925f};
-
-static unsigned char to_byte(float value)
-{
-    float byte = (value + 1.0f) * 127.5f + 0.5f;
-
-    return byte <= 0.0f ? 0 : byte >= 255.0f ? 255 : (unsigned char)byte;
-}
-
-static void fill_preview(struct image *small, const float *latent)
-{
-    size_t cells = (size_t)small->width * (size_t)small->height;
-
-    for (size_t i = 0; i < cells; i++)
-        for (int colour = 0; colour < 3; colour++) {
-            float value = latent_to_rgb_bias[colour];
-
-            for (size_t c = 0; c < LATENT_CHANNELS; c++)
-                value += latent[c * cells + i] * latent_to_rgb[c][colour];
-            small->pixels[3 * i + (size_t)colour] = to_byte(value);
-        }
-}
-
 void worker_send_preview(struct worker *worker, const struct worker_job *job, int image, int step,
-                         const float *latent)
+                         const struct image *small)
 {
-    const struct job_spec *spec = &job->message.spec;
-    int width = spec->width / LATENT_SCALE, height = spec->height / LATENT_SCALE;
     struct preview_message message = {.ticket = job->message.ticket,
                                       .image = image,
                                       .step = step,
-                                      .width = width * PREVIEW_SCALE,
-                                      .height = height * PREVIEW_SCALE};
-    struct image small = {0}, large = {0};
+                                      .width = small->width * PREVIEW_SCALE,
+                                      .height = small->height * PREVIEW_SCALE};
+    struct image large = {0};
     struct record_writer record = {0};
     unsigned char *file = NULL;
     size_t size;
     int fd = -1;
 
-    if (image_init(&small, width, height, NULL)) {
-        fill_preview(&small, latent);
-        if (image_resize(&large, &small, message.width, message.height, NULL) &&
-            image_encode(&file, &size, &large, IMAGE_JPEG, PREVIEW_QUALITY, NULL, NULL))
-            fd = share(file, size, NULL, 0, NULL);
-    }
-    image_finish(&small);
+    if (image_resize(&large, small, message.width, message.height, NULL) &&
+        image_encode(&file, &size, &large, IMAGE_JPEG, PREVIEW_QUALITY, NULL, NULL))
+        fd = share(file, size, NULL, 0, NULL);
     image_finish(&large);
     free(file);
     if (fd < 0)

@@ -37,13 +37,15 @@ struct worker {
     struct inbox *inbox;
     struct pipeline *pipeline;
     struct pipeline_info info;
-    char *model_name; /* UTF-8 */
+    char *model_name;          /* UTF-8 */
+    struct worker_facts facts; /* as told when it got ready */
     struct pipeline_batch *batch;
     struct worker_job *jobs;               /* in the order in which they came */
     bool is_draining, is_lost, front_left; /* is_lost: the device failed for good */
     double device_told;
     double step_seconds, seconds_per_cost; /* averages; 0: unknown */
-    int batch_size;                        /* of the latest step */
+    double untold_step_seconds;            /* of the latest step; 0: was told */
+    int batch_size;                        /* of it */
 };
 
 /* --- worker_jobs.c --- */
@@ -81,9 +83,9 @@ struct pipeline_callbacks worker_callbacks(struct worker_tells *tells);
 /* Encodes the picture and its thumbnail and sends them. */
 MUST_CHECK bool worker_send_picture(struct worker *worker, const struct worker_job *job, int image,
                                     const struct image *picture, struct error *err);
-/* A picture of a latent [16, height / 8, width / 8]. What fails is left out. */
+/* `small` as pipeline_batch_preview makes it. What fails is left out. */
 void worker_send_preview(struct worker *worker, const struct worker_job *job, int image, int step,
-                         const float *latent);
+                         const struct image *small);
 
 /* --- worker_tell.c --- */
 
@@ -91,7 +93,7 @@ void worker_send_preview(struct worker *worker, const struct worker_job *job, in
 void worker_send(struct worker *worker, enum message_type type, struct record_writer *record,
                  int fd); /* takes what the writer holds and fd */
 void worker_tell_loading(struct worker *worker, const char *what, double fraction);
-void worker_tell_ready(struct worker *worker);
+void worker_tell_ready(struct worker *worker); /* fills its facts */
 void worker_tell_progress(struct worker *worker, struct worker_job *job, enum job_phase phase,
                           int step, int step_count);
 void worker_tell_done(struct worker *worker, const struct worker_job *job);

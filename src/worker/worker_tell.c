@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/kill_point.h"
 #include "worker/worker_private.h"
 
 #define PROGRESS_SECONDS 0.1
@@ -51,15 +52,14 @@ void worker_tell_loading(struct worker *worker, const char *what, double fractio
     worker_send(worker, MESSAGE_LOADING, &record, -1);
 }
 
-void worker_tell_ready(struct worker *worker)
+static void fill_facts(struct worker *worker)
 {
     const struct pipeline_info *info = &worker->info;
+    struct worker_facts *facts = &worker->facts;
     struct pipeline_request defaults;
-    struct record_writer record = {0};
-    struct worker_facts facts;
 
     pipeline_request_defaults(worker->pipeline, &defaults);
-    facts = (struct worker_facts){
+    *facts = (struct worker_facts){
         .side_max = info->side_max,
         .layer_count = info->layer_count,
         .max_batch = worker->options->max_batch,
@@ -73,11 +73,18 @@ void worker_tell_ready(struct worker *worker)
         .guidance = defaults.guidance_scale,
         .flow_shift = defaults.flow_shift,
     };
-    fit_text(facts.model, sizeof facts.model, worker->model_name);
-    fit_text(facts.variant, sizeof facts.variant, info->variant);
-    fit_text(facts.device, sizeof facts.device, info->device);
-    fit_text(facts.weight_types, sizeof facts.weight_types, info->weight_types);
-    worker_facts_write(&record, &facts);
+    fit_text(facts->model, sizeof facts->model, worker->model_name);
+    fit_text(facts->variant, sizeof facts->variant, info->variant);
+    fit_text(facts->device, sizeof facts->device, info->device);
+    fit_text(facts->weight_types, sizeof facts->weight_types, info->weight_types);
+}
+
+void worker_tell_ready(struct worker *worker)
+{
+    struct record_writer record = {0};
+
+    fill_facts(worker);
+    worker_facts_write(&record, &worker->facts);
     worker_send(worker, MESSAGE_READY, &record, -1);
 }
 
@@ -105,9 +112,9 @@ void worker_tell_device(struct worker *worker)
         .memory_free = state.free_bytes,
         .memory_total = state.total_bytes,
         .memory_used_by_us = state.used_bytes,
-        .utilisation_percent = -1,
-        .temperature_celsius = -1,
-        .power_watts = -1,
+        .utilisation_percent = state.utilisation_percent,
+        .temperature_celsius = state.temperature_celsius,
+        .power_watts = state.power_watts,
         .running = running_jobs(worker),
     };
     device_message_write(&record, &message);
@@ -115,6 +122,12 @@ void worker_tell_device(struct worker *worker)
 }
 
 /* --- Jobs --- */
+
+static const char *const phase_points[] = {
+    [JOB_PHASE_WAIT] = "worker.wait",       [JOB_PHASE_ENCODE] = "worker.encode",
+    [JOB_PHASE_DENOISE] = "worker.denoise", [JOB_PHASE_DECODE] = "worker.decode",
+    [JOB_PHASE_SAVE] = "worker.save",
+};
 
 void worker_tell_progress(struct worker *worker, struct worker_job *job, enum job_phase phase,
                           int step, int step_count)
@@ -125,16 +138,18 @@ void worker_tell_progress(struct worker *worker, struct worker_job *job, enum jo
         .step = step,
         .step_count = step_count,
         .pictures_done = job->finished,
-        .step_seconds = worker->step_seconds,
+        .step_seconds = worker->untold_step_seconds,
         .batch_size = worker->batch_size,
     };
     struct record_writer record = {0};
     double now = seconds_now();
 
+    kill_point(phase_points[phase]);
     if (phase == job->phase && now - job->told < PROGRESS_SECONDS && step < step_count)
         return;
     job->phase = phase;
     job->told = now;
+    worker->untold_step_seconds = 0;
     progress_message_write(&record, &message);
     worker_send(worker, MESSAGE_PROGRESS, &record, -1);
 }

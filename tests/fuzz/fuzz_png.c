@@ -42,6 +42,26 @@ static void decode_and_check(const uint8_t *bytes, size_t size)
     image_finish(&image);
 }
 
+/* Decodes where the picture does, or says that there is none. */
+static void decode_alpha_and_check(const uint8_t *bytes, size_t size)
+{
+    struct image image, alpha;
+    struct error err = {0};
+    size_t pixels;
+
+    if (!image_decode_alpha(&alpha, bytes, size, &limits, "input", &err)) {
+        expect(err.code == ERROR_BAD_FILE && strstr(err.message, "input"));
+        return;
+    }
+    expect(image_decode(&image, bytes, size, &limits, "input", NULL));
+    expect(image.width == alpha.width && image.height == alpha.height);
+    pixels = (size_t)alpha.width * (size_t)alpha.height;
+    for (size_t i = 0; i < pixels; i++)
+        expect(memcmp(alpha.pixels + 3 * i, alpha.pixels + 3 * i + 1, 2) == 0);
+    image_finish(&image);
+    image_finish(&alpha);
+}
+
 static void fix_checksums(unsigned char *bytes, size_t size)
 {
     for (size_t at = 8; at <= size && size - at >= 12;) {
@@ -62,11 +82,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     if (size < 8 || memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) != 0 || size > limits.bytes_max)
         return 0;
     decode_and_check(bytes, size);
+    decode_alpha_and_check(bytes, size);
     fixed = malloc(size);
     expect(fixed);
     memcpy(fixed, bytes, size);
     fix_checksums(fixed, size);
     decode_and_check(fixed, size);
+    decode_alpha_and_check(fixed, size);
     free(fixed);
     return 0;
 }

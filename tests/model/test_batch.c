@@ -226,6 +226,85 @@ static void a_picture_that_breaks_is_an_error_of_its_own(void **state)
     pipeline_destroy(pipeline);
 }
 
+/* --- Previews --- */
+
+/* What the picture at `place` looks like, given its latent before and after the step. */
+static void expect_preview(struct pipeline_batch *batch, int place, const float *before,
+                           const float *after)
+{
+    const struct latent_colours *colours = &batch->pipeline->colours;
+    const struct sample *sample = &batch->samples[place];
+    const float *sigma = &sample->job->schedule->sigma[sample->step - 1];
+    struct image preview;
+    struct error err;
+
+    if (!pipeline_batch_preview(batch, place, &preview, &err))
+        fail_msg("%s", err.message);
+    assert_int_equal(preview.width, SIDE / 8);
+    assert_int_equal(preview.height, SIDE / 8);
+    for (size_t i = 0; i < FLOATS / 16; i++)
+        for (size_t colour = 0; colour < 3; colour++) {
+            double value = colours->bias[colour], byte;
+
+            for (size_t at = i, c = 0; c < 16; c++, at += FLOATS / 16) {
+                double velocity = (after[at] - before[at]) / (sigma[1] - sigma[0]);
+
+                value += (after[at] - sigma[1] * velocity) * colours->factors[c][colour];
+            }
+            byte = fmin(fmax((value + 1) * 127.5, 0), 255);
+            assert_true(fabs(preview.pixels[3 * i + colour] - byte) < 1);
+        }
+    image_finish(&preview);
+}
+
+static void a_preview_is_the_picture_without_its_noise(void **state)
+{
+    struct pipeline *pipeline = open_pipeline(0);
+    struct drawn quick = {.request = request_of(pipeline, "a red apple", 1, 1)};
+    struct drawn slow = {.request = request_of(pipeline, "a blue house", 3, 2)};
+    static float latents[3][FLOATS];
+    struct pipeline_batch *batch;
+    struct error err;
+
+    (void)state;
+    assert_true(pipeline_batch_open(&batch, pipeline, &quick.request, 2, &err));
+    join(batch, &quick);
+    join(batch, &slow);
+    assert_true(pipeline_batch_latent(batch, slow.place, latents[0], &err));
+    step(batch, &quick, 1); /* is done, and the other picture moves in the network's batch */
+    assert_true(pipeline_batch_latent(batch, slow.place, latents[1], &err));
+    expect_preview(batch, slow.place, latents[0], latents[1]);
+    assert_true(pipeline_batch_step(batch, &err));
+    assert_true(pipeline_batch_latent(batch, slow.place, latents[2], &err));
+    expect_preview(batch, slow.place, latents[1], latents[2]);
+    leave(batch, &slow);
+    image_finish(&quick.image);
+    pipeline_destroy(pipeline);
+}
+
+static void a_vae_says_how_its_latents_look(void **state)
+{
+    json_t *factors = json_array(), *config;
+    struct latent_colours colours;
+
+    (void)state;
+    latent_colours_read(&colours, NULL);
+    assert_float_equal(colours.factors[2][0], 0.1994, 1e-6); /* SD 3's */
+    for (int c = 0; c < 16; c++)
+        json_array_append_new(factors, json_pack("[f, f, i]", 0.5 * c, -1.5, 2));
+    config = json_pack("{s:O, s:[f, f, f]}", "latent_rgb_factors", factors, "latent_rgb_bias", 0.25,
+                       0.5, 0.75);
+    latent_colours_read(&colours, config);
+    assert_float_equal(colours.factors[15][0], 7.5, 0);
+    assert_float_equal(colours.factors[15][2], 2, 0);
+    assert_float_equal(colours.bias[1], 0.5, 0);
+    json_array_set_new(factors, 9, json_string("none"));
+    latent_colours_read(&colours, config);
+    assert_float_equal(colours.factors[2][0], 0.1994, 1e-6);
+    json_decref(config);
+    json_decref(factors);
+}
+
 static void only_pictures_of_one_shape_fit(void **state)
 {
     struct pipeline *pipeline = open_pipeline(0);
@@ -303,6 +382,8 @@ int main(void)
         cmocka_unit_test(pictures_join_and_leave_and_do_not_notice),
         cmocka_unit_test(image_to_image_joins_text_to_image),
         cmocka_unit_test(a_picture_that_breaks_is_an_error_of_its_own),
+        cmocka_unit_test(a_preview_is_the_picture_without_its_noise),
+        cmocka_unit_test(a_vae_says_how_its_latents_look),
         cmocka_unit_test(only_pictures_of_one_shape_fit),
         cmocka_unit_test(kept_prompts_draw_the_same_picture),
     };

@@ -1,8 +1,8 @@
 """Runs the black-box tests against servers of its own: real clients, a real browser, kills.
 
-usage: black_box.py SD35 [--shots FOLDER] [--moments N] [--each N] [NAME ...]
+usage: black_box.py SD35 [--shots FOLDER] [--mortal SD35] [--moments N] [--each N] [NAME ...]
 
-NAMEs choose of: native, openai, a1111, schema, page, kill, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
+NAMEs choose of: native, openai, a1111, schema, page, kill, hostile, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
 integration installs them (tests/server/requirements.txt and a Chromium). Exit status: 0 all passed or skipped, 1 some failed.
 """
 import argparse
@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 from running import ROOT, Server
@@ -27,6 +28,17 @@ def client(script, *more):
             command = [sys.executable, HERE / script, "--url", server.url, "--key", server.key, *more]
             return subprocess.run([str(part) for part in command]).returncode == 0
     return run
+
+
+def a1111(arguments):
+    """With a key, and with a user's password as AUTOMATIC1111 itself has them."""
+    user = "ann:pass word:with=signs"
+    with Server(arguments.program, options=[*QUIET, "--api-auth", f"bob:other,{user}"]) as server:
+        server.wait_ready()
+        command = [sys.executable, HERE / "clients_a1111.py", "--url", server.url, "--user", user, "lists", "txt2img", "progress", "interrupt", "tasks", "access"]
+        if subprocess.run([str(part) for part in command]).returncode != 0:
+            return False
+    return client("clients_a1111.py")(arguments)
 
 
 def page(arguments):
@@ -47,8 +59,17 @@ def schema(arguments):
 
 
 def kill(arguments):
-    command = [sys.executable, HERE / "kill_test.py", arguments.program, "--moments", arguments.moments, "--each", arguments.each]
+    command = [sys.executable, HERE / "kill_test.py", arguments.mortal or arguments.program, "--moments", arguments.moments, "--each", arguments.each]
     return subprocess.run([str(part) for part in command]).returncode == 0
+
+
+def hostile(arguments):
+    with tempfile.TemporaryDirectory() as folder, Server(arguments.program, options=["--max-queue-per-user", "1000"], log_file=f"{folder}/log") as server:
+        server.wait_ready()
+        command = [sys.executable, HERE / "hostile_test.py", "--url", server.url, "--key", server.key, "--pid", server.process.pid, "--log", server.log_file,
+                   "--program", arguments.program]
+        passed = subprocess.run([str(part) for part in command]).returncode == 0
+        return server.stop() == 0 and not server.verify() and passed
 
 
 def load(arguments):
@@ -56,8 +77,8 @@ def load(arguments):
     return subprocess.run([sys.executable, HERE / "load_test.py", str(arguments.program), str(generator)]).returncode == 0
 
 
-TESTS = {"native": client("black_box_native.py"), "openai": client("clients_openai.py"), "a1111": client("clients_a1111.py"), "schema": schema, "page": page,
-         "kill": kill, "load": load}
+TESTS = {"native": client("black_box_native.py"), "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "page": page,
+         "kill": kill, "hostile": hostile, "load": load}
 
 
 def main():
@@ -65,6 +86,7 @@ def main():
     parser.add_argument("program", type=pathlib.Path)
     parser.add_argument("names", nargs="*", choices=[*TESTS, []])
     parser.add_argument("--shots", type=pathlib.Path, default=ROOT / "build" / "shots")
+    parser.add_argument("--mortal", type=pathlib.Path, help="an SD35 of a build with -DSD35_KILL_POINTS=ON, for kill")
     parser.add_argument("--moments", type=int, default=200)
     parser.add_argument("--each", type=int, default=20)
     arguments = parser.parse_args()

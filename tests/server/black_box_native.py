@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""The native API over a socket: a running server, its demo model, and a key with all scopes.
-
-usage: black_box_native.py URL [KEY]
+"""The native API over a socket: a running server on loopback, its demo model, and a key with all scopes.
 
 Needs Python's standard library only. Prints each check; exit status 1 when one failed. Makes a few
-jobs of 64 x 64 pixels and deletes what it made.
+jobs of 64 x 64 pixels and deletes what it made, and keys, which it revokes.
 """
+import argparse
+import base64
+import functools
+import http.client
 import io
+import itertools
 import json
 import sys
 import threading
@@ -17,7 +20,7 @@ import urllib.request
 import zipfile
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": 7}
-SLOW = {**SMALL, "steps": 500, "width": 256, "height": 256}
+SLOW = {**SMALL, "steps": 100, "width": 512, "height": 512, "count": 10}
 STEP_LIMIT_SECONDS = 120
 
 failures = 0
@@ -40,9 +43,21 @@ class Answer:
         return self.json.get("error", {}).get("field")
 
 
+class FromAddress(urllib.request.HTTPHandler):
+    def __init__(self, address):
+        super().__init__()
+        self.address = address
+
+    def http_open(self, request):
+        return self.do_open(functools.partial(http.client.HTTPConnection, source_address=(self.address, 0)), request)
+
+
 class Client:
-    def __init__(self, url, key):
+    """`address`: of loopback, that the requests come from."""
+
+    def __init__(self, url, key, address="127.0.0.1"):
         self.url, self.key = url.rstrip("/"), key
+        self.opener = urllib.request.build_opener(FromAddress(address))
 
     def open(self, method, path, body=None, headers=None):
         data = None if body is None else json.dumps(body).encode()
@@ -53,7 +68,7 @@ class Client:
             request.add_header("Authorization", f"Bearer {self.key}")
         for name, value in (headers or {}).items():
             request.add_header(name, value)
-        return urllib.request.urlopen(request, timeout=STEP_LIMIT_SECONDS)
+        return self.opener.open(request, timeout=STEP_LIMIT_SECONDS)
 
     def ask(self, method, path, body=None, headers=None):
         try:
@@ -116,7 +131,7 @@ def check_bad_fields(client):
         ("steps", [0, -1, 10**6, "2", 1.5, None]),
         ("count", [0, 17, -1, "1", None]),
         ("guidance_scale", [-1, 1000, "4", None, []]),
-        ("seed", [-2, 2**63, "7", 1.5]),
+        ("seed", [-2, "7", 1.5, [1]]),
         ("format", ["gif", 1, None]),
         ("prompt", [1, None, [], {}]),
         ("timeout", [0, -1, 10**9, "5", None]),
@@ -129,6 +144,8 @@ def check_bad_fields(client):
             answer = client.post("/api/v1/jobs", {**SMALL, field: value})
             expect(f"{field}={value!r} is refused by name",
                    answer.status in (400, 422) and answer.field == field, answer.body[:200])
+    huge = client.post("/api/v1/jobs", {**SMALL, "seed": 2**63})
+    expect("a number beyond 64 bits is refused as such", huge.status == 400 and "too large" in huge.json["error"]["message"], huge.body)
     expect("no prompt is refused", client.post("/api/v1/jobs", {}).field == "prompt")
     for path in ("?wait=61", "?wait=-1", "?wait=x", "?wait=1.5"):
         answer = client.post("/api/v1/jobs" + path, SMALL)
@@ -269,25 +286,172 @@ def check_facts(client):
     expect("a link without a signature is refused", client.get(f"/files/{'0' * 32}").status == 403)
 
 
-def check_gate(client):
+# --- Who may ---
+
+def operations(client):
+    """(method, path, operation) of each that openapi.json lists."""
+    for path, methods in client.get("/openapi.json").json["paths"].items():
+        for method, operation in methods.items():
+            filled = path.replace("{id}", "0" * 32).replace("{file}", "docs.js").replace("{rest}", "none").replace("{name}", "nobody")
+            yield method.upper(), filled, operation
+
+
+def is_public(operation):
+    return operation["security"] == []
+
+
+def check_every_route(client, metrics_key):
+    wrong = "sd35_" + "A" * 43
+    addresses = (f"127.1.{number // 250}.{number % 250 + 1}" for number in itertools.count())  # attempts of each are counted
+    seen = 0
+    for method, path, operation in operations(client):
+        body = {} if "requestBody" in operation else None
+        what = f"{method} {path}"
+        nobody = Client(client.url, None).ask(method, path, body)
+        stranger = Client(client.url, wrong, next(addresses)).ask(method, path, body)
+        if is_public(operation):
+            expect(f"{what} is public", nobody.status != 401 or path == "/api/v1/login", (nobody.status, nobody.body))
+            expect(f"{what} answers all alike", stranger.status == nobody.status, (nobody.status, stranger.status))
+            continue
+        seen += 1
+        expect(f"{what} needs a credential", nobody.status == 401, (nobody.status, nobody.body))
+        expect("and says which", "realm=" in (nobody.headers["WWW-Authenticate"] or ""), nobody.headers)
+        expect(f"{what} refuses a wrong key", stranger.status == 401, (stranger.status, stranger.body))
+        if operation["x-scope"] != "metrics":
+            other = Client(client.url, metrics_key).ask(method, path, body)
+            expect(f"{what} refuses a key without the scope", other.status == 403, (other.status, other.body))
+        if method == "GET":
+            head = Client(client.url, None).ask("HEAD", path)
+            expect(f"HEAD {path} needs a credential", head.status == 401 and not head.body, head.status)
+    expect("most routes need a credential", seen > 40, seen)
+    for path in ("/api/v1/nowhere", "/nowhere", "/api/v1/jobs/", "/api/v1//jobs", "/API/V1/jobs", "/api/v1/%6aobs"):
+        hidden = Client(client.url, None).get(path)
+        expect(f"{path} shows nothing", hidden.status in (401, 404), (hidden.status, hidden.body))
+
+
+def check_credentials(client):
+    def status(headers, method="GET", path="/api/v1/queue", body=None, address="127.2.0.1"):
+        return Client(client.url, None, address).ask(method, path, body, headers).status
+
+    def basic(text):
+        return {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}
+
+    expect("a key may be a password", status(basic(f"anybody:{client.key}")) == 200)
+    expect("a scheme's letters may be small", status({"Authorization": f"bearer {client.key}"}) == 200)
+    for bad in ("", "Bearer", "Bearer ", "Basic", "Basic !!!", "Digest a", "x" * 5000, f"Bearer {client.key} {client.key}", f"Bearer {client.key}x",
+                f"Bearer {client.key[:-1]}", client.key, "Basic " + base64.b64encode(b"nocolon").decode(), "Bearer \xff"):
+        seen = status({"Authorization": bad}, address="127.2.0.2")
+        expect(f"{bad[:24]!r} is no credential", seen in (401, 429), seen)
+    expect("a key in the address is refused", status({}, path=f"/api/v1/queue?key={client.key}") == 400)
+    many = [status({"Authorization": "Bearer sd35_wrong"}, address="127.2.0.3") for _ in range(12)]
+    expect("wrong keys are answered with 429 in the end", many[0] == 401 and many[-1] == 429, many)
+    expect("a good key goes on being good", status({"Authorization": f"Bearer {client.key}"}, address="127.2.0.3") == 200)
+    login = Client(client.url, None, "127.2.0.3").post("/api/v1/login", {"key": client.key})
+    expect("but logging in has to wait", login.status == 429 and login.headers["Retry-After"], login.body)
+
+
+def check_cookie(client):
+    browser = Client(client.url, None, "127.3.0.1")
+    login = browser.post("/api/v1/login", {"key": client.key})
+    cookie = login.headers["Set-Cookie"] or ""
+    expect("a key logs in", login.status == 200 and "HttpOnly" in cookie and "SameSite=Strict" in cookie, cookie)
+    expect("the key is not told again", client.key not in str(login.headers) + login.body.decode())
+    cookie = {"Cookie": cookie.split(";")[0]}
+    expect("a cookie reads", browser.ask("GET", "/api/v1/queue", headers=cookie).status == 200)
+    session = browser.ask("GET", "/api/v1/session", headers=cookie).json
+    expect("a session is described", session["by_cookie"] is True and session["login_is_needed"] is True, session)
+    dry = {**SMALL, "dry_run": True}
+    marked = {**cookie, "X-SD35-Request": "1"}
+    expect("a cookie alone changes nothing", browser.ask("DELETE", "/api/v1/jobs?all=1", headers=cookie).status == 403)
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"):
+        form = browser.post("/api/v1/jobs", dry, {**cookie, "Content-Type": kind})
+        expect(f"nor what a form can send as {kind}", form.status == 403, form.body)
+    expect("with the page's header it does", browser.post("/api/v1/jobs", dry, marked).status == 200)
+    expect("not from another origin", browser.post("/api/v1/jobs", dry, {**marked, "Origin": "http://evil.example"}).status == 403)
+    expect("nor by another name", browser.ask("GET", "/api/v1/queue", headers={**cookie, "Host": "evil.example"}).status in (403, 421))
+    forged = cookie["Cookie"][:-2] + ("AA" if cookie["Cookie"][-2:] != "AA" else "BB")
+    expect("a forged one is none", browser.ask("GET", "/api/v1/queue", headers={"Cookie": forged}).status == 401)
+    expect("logging out ends it", browser.post("/api/v1/logout", {}, marked).status == 200)
+    expect("for everybody who has it", browser.ask("GET", "/api/v1/queue", headers=cookie).status == 401)
+
+
+def check_strangers(client, other, done):
+    """What is A's is not there for B."""
+    job, image = f"/api/v1/jobs/{done['id']}", f"/api/v1/images/{done['images'][0]['id']}"
+    for method, path, body in (
+            ("GET", job, None), ("GET", job + "?wait=1", None), ("GET", job + "?all=1", None), ("DELETE", job, None), ("POST", job + "/cancel", {}),
+            ("DELETE", job + "/record", None), ("GET", image, None), ("GET", image + "?all=1", None), ("GET", image + "/thumbnail", None),
+            ("GET", image + "/metadata", None), ("POST", image + "/star", {"starred": True}), ("DELETE", image, None),
+            ("POST", "/api/v1/images/zip", {"ids": [done["images"][0]["id"]]}), ("POST", "/api/v1/images/zip?all=1", {"ids": [done["images"][0]["id"]]})):
+        answer = other.ask(method, path, body)
+        expect(f"{method} {path}: not of another's", answer.status == 404, (answer.status, answer.body))
+    gone = other.post("/api/v1/images/delete", {"ids": [done["images"][0]["id"]]})
+    expect("nor are they deleted", gone.status == 404 or gone.json["deleted"] == [], gone.body)
+    for query in ("", "?all=1", "?search=zebra"):
+        expect(f"jobs{query} lists none", other.get("/api/v1/jobs" + query).json["jobs"] == [])
+        expect(f"images{query} lists none", other.get("/api/v1/images" + query).json["images"] == [])
+    expect("everybody's jobs are an administrator's to cancel", other.ask("DELETE", "/api/v1/jobs?all=1&everybody=1").status == 403)
+    after = client.get(job)
+    expect("it is as it was", after.status == 200 and after.json["images"] == done["images"], after.body)
+
+
+def check_events_of_strangers(client, other):
+    def is_end(event):
+        return event.get("event") == "job.done"
+
+    key = {"Idempotency-Key": f"of both {time.time()}"}
+    stream, all_of_them = (Events(other, query, last=is_end) for query in ("", "?all=1"))
+    mine = client.post("/api/v1/jobs", SMALL, key).json["id"]
+    client.finish(mine)
+    theirs = other.post("/api/v1/jobs", SMALL, key)
+    expect("keys of idempotency are each one's own", theirs.status == 202 and theirs.json["id"] != mine, theirs.body)
+    for events in (stream, all_of_them):
+        expect("a stream ends with one's own job", events.wait())
+        expect("and knows nothing of others", all(mine not in event.get("data", "") for event in events.events), events.events)
+    expect("an administrator sees all", client.get(f"/api/v1/jobs/{theirs.json['id']}?all=1").status == 200)
+    expect("when asking for it", client.get(f"/api/v1/jobs/{theirs.json['id']}").status == 404)
+    for who, job in ((client, mine), (other, theirs.json["id"])):
+        expect("one's own goes", who.ask("DELETE", f"/api/v1/jobs/{job}/record").status == 200)
+
+
+def make_key(client, name, *scopes):
+    made = client.post("/api/v1/keys", {"name": name, "scopes": scopes})
+    expect(f"a key for {name} is made", made.status == 201 and made.json["key"].startswith("sd35_"), made.body)
+    return made.json["key"]
+
+
+def check_gate(client, done):
     if not client.key:
         return
-    stranger = Client(client.url, None)
-    for path in ("jobs", "images", "events", "model", "device", "queue"):
-        expect(f"/api/v1/{path} needs a key", stranger.get(f"/api/v1/{path}").status == 401)
+    stranger, metrics = f"stranger-{time.time_ns()}", f"metrics-{time.time_ns()}"
+    other = Client(client.url, make_key(client, stranger, "generate", "read"))
+    metrics_key = make_key(client, metrics, "metrics")
+    listed = client.get("/api/v1/keys")
+    expect("keys are listed without themselves", stranger in [key["name"] for key in listed.json["keys"]] and other.key not in listed.body.decode())
+    expect("metrics need their scope", other.get("/metrics").status == 403 and Client(client.url, metrics_key).get("/metrics").status == 200)
+    check_every_route(client, metrics_key)
+    check_credentials(client)
+    check_cookie(client)
+    check_strangers(client, other, done)
+    check_events_of_strangers(client, other)
+    for name in (stranger, metrics):
+        expect(f"the key of {name} is revoked", client.ask("DELETE", f"/api/v1/keys/{name}").json == {"revoked": 1})
+    expect("and is worth nothing", other.get("/api/v1/queue").status == 401)
 
 
 def main():
-    if len(sys.argv) not in (2, 3):
-        sys.exit(__doc__)
-    client = Client(sys.argv[1], sys.argv[2] if len(sys.argv) == 3 else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:7860")
+    parser.add_argument("--key", help="none: the server runs with --auth off")
+    arguments = parser.parse_args()
+    client = Client(arguments.url, arguments.key)
     check_facts(client)
-    check_gate(client)
     check_bad_fields(client)
     done, single = check_jobs(client)
     others = [check_idempotency(client), *check_cancel(client), check_events(client)]
     check_history(client, done)
     check_pictures(client, done)
+    check_gate(client, done)
     check_deleting(client, done, single, others)
     print(f"{failures} failed" if failures else "all is well")
     sys.exit(1 if failures else 0)

@@ -1,168 +1,238 @@
-"""Kills processes of a working server, again and again, and asks what became of the jobs it had accepted.
+"""Kills, stops and starves a working server, again and again, and asks what became of the jobs it had accepted.
 
-usage: kill_test.py SD35 [--moments N] [--each N] [--seed N]
+usage: kill_test.py SD35 [--each N] [--moments N] [--seed N] [SCENARIO ...]
 
-First at each stage of a job (encode, denoise, decode, save), worker and front; then at random moments: worker, front or supervisor. After all of it
-every job that was answered with 202 is done, once, with the bytes that the same request always gives, or has failed as poison because its worker
-was killed twice; one idempotency key is one job; and `sd35 verify --store` finds no defect.
+SCENARIOs choose of: points, moments, batch, waiting, hanging, poison, sigterm, full, readonly, second, damaged. SD35 is of a build with
+-DSD35_KILL_POINTS=ON; without that, points and poison are SKIPPED, loudly, as are full and readonly where nothing can be mounted (they need root).
+
+After all of it every job that was answered with 202 is done, once, with the bytes that the same request always gives, or has failed as poison because
+its process was killed twice; one idempotency key is one job; and `sd35 verify --store` finds no defect after each scenario.
 """
 import argparse
 import collections
 import contextlib
-import hashlib
-import http.client
-import json
+import pathlib
 import random
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 
-from running import Server, is_alive, wait_until
-
-SPEC = {"prompt": "two apples", "width": 64, "height": 64, "steps": 3}
-TERMINAL = ("done", "failed", "cancelled")
-SEEDS = 5  # different pictures; each always has the same bytes
-
-
-class Clients:
-    """Threads that submit jobs all the time, and keep what was answered with 202."""
-
-    def __init__(self, server, count=3):
-        self.server, self.accepted, self.lock, self.stopping = server, {}, threading.Lock(), threading.Event()
-        self.number = 0
-        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(count)]
-        for thread in self.threads:
-            thread.start()
-
-    def _next(self):
-        with self.lock:
-            self.number += 1
-            return self.number
-
-    def _run(self):
-        while not self.stopping.is_set():
-            number = self._next()
-            body = {**SPEC, "seed": number % SEEDS}
-            # The same key until there is an answer: a client that lost its connection does not know.
-            while not self.stopping.is_set():
-                with contextlib.suppress(OSError, http.client.HTTPException, json.JSONDecodeError):
-                    answer = self.server.post("/api/v1/jobs", body, headers={"Idempotency-Key": f"kill-{number}"}, timeout=10)
-                    if answer.status in (200, 202):
-                        with self.lock:
-                            self.accepted[f"kill-{number}"] = (answer.json()["id"], number % SEEDS)
-                        break
-                time.sleep(.02)
-            time.sleep(.05)
-
-    def stop(self):
-        self.stopping.set()
-        for thread in self.threads:
-            thread.join()
+import kill_faults
+import kill_points
+from kill_jobs import FAILURES, Clients, Jobs, end, has_kill_points, job_of, kill, wait_end, wait_step, workers_killed
+from running import is_alive, wait_until
 
 
-def job_of(server, job):
-    with contextlib.suppress(OSError, http.client.HTTPException, json.JSONDecodeError):
-        answer = server.get(f"/api/v1/jobs/{job}", timeout=10)
-        if answer.status == 200:
-            return answer.json()
-        assert answer.status != 404, f"job {job} is lost"
-    return {}
+def points(jobs, arguments):
+    """Every kill point, `each` times."""
+    return kill_points.at_points(jobs, arguments.program, arguments.each, arguments.rng)
 
 
-def submit(server, seed):
-    def accepted():
-        with contextlib.suppress(OSError, http.client.HTTPException, json.JSONDecodeError):
-            answer = server.post("/api/v1/jobs", {**SPEC, "steps": 12, "seed": seed}, timeout=10)
-            return answer.json()["id"] if answer.status == 202 else None
-    return wait_until("a job is accepted", accepted)
 
 
-def at_stages(server, each):
-    """Worker and front die at every stage of a job, `each` times; the job is done after all."""
-    for stage in ("encode", "denoise", "decode", "save"):
-        for victim in ("worker", "front"):
-            hits = 0
-            for attempt in range(3 * each):
-                if hits == each:
-                    break
-                server.wait_ready()
-                pid = server.workers()[0] if victim == "worker" else server.front()
-                job = submit(server, attempt % SEEDS)
-                # Polling is quick enough for most stages; what is missed is tried again.
-                while True:
-                    now = job_of(server, job)
-                    if now.get("phase") == stage or now.get("state") in TERMINAL:
-                        break
-                hits += now.get("phase") == stage
-                server.kill(pid)
-                wait_until("the death", lambda: not is_alive(pid))
-                done = wait_until("the job ends", lambda: (lambda j: j if j.get("state") in TERMINAL else None)(job_of(server, job)))
-                assert done["state"] == "done", done
-            print(f"{victim} killed in {stage}: {hits} of {each} hit", flush=True)
+def kill_one(server, victim):
+    """Whether there was one to kill."""
+    if victim == "supervisor":
+        pids = server.all_pids()
+        server.kill(pids[0])
+        server.process.wait()
+        wait_until("no orphan is left", lambda: not any(is_alive(pid) for pid in pids))
+        return True
+    pid = server.front() if victim == "front" else next(iter(server.workers()), None)
+    if pid:
+        server.kill(pid)
+    return bool(pid)
 
 
-def at_random(server, moments, rng):
-    deaths = collections.Counter()
-    for _ in range(moments):
-        time.sleep(rng.uniform(.005, .6))
-        victim = rng.choices(("worker", "front", "supervisor"), (5, 4, 1))[0]
-        if victim == "supervisor":
-            pids = server.all_pids()
-            server.kill(pids[0])
-            server.process.wait()
-            wait_until("no orphan is left", lambda: not any(is_alive(pid) for pid in pids))
+def moments(jobs, arguments):
+    """Front, worker or supervisor at `moments` random moments, while clients submit and metrics are read."""
+    deaths, ends, rng = collections.Counter(), 0, arguments.rng
+    if not arguments.moments:
+        return 0
+    with jobs.server(arguments.program, ["--grace", "2"]) as server:
+        server.wait_ready()
+        clients = Clients(jobs, server)
+        while sum(deaths.values()) < arguments.moments:
+            time.sleep(rng.uniform(.005, .6))
+            victim = rng.choices(("worker", "front", "supervisor"), (5, 4, 1))[0]
+            deaths[victim] += kill_one(server, victim)
+            # A front that dies five times a minute ends the server, which is what it says it does.
+            if server.process.poll() is not None:
+                ends += victim != "supervisor"
+                server.start()
+        if server.process.poll() is not None:
             server.start()
+        clients.stop()
+        with contextlib.suppress(AssertionError):
+            server.wait_ready(10)
+        if server.process.poll() is not None:  # the fifth death was the last one
+            server.start()
+        server.wait_ready()
+        jobs.check_all(server, failures=("poison",))
+        end(server)
+    print("killed at random moments:", dict(deaths), f"the server ended {ends} times for fronts that died too often;",
+          f"{len(jobs.accepted)} accepted jobs:", dict(jobs.outcomes), flush=True)
+    jobs.accepted.clear()
+    return sum(deaths.values())
+
+
+def batch(jobs, arguments):
+    """The worker dies in the middle of the steps of two jobs: both are drawn again, and are the same pictures."""
+    for _ in range(arguments.each):
+        with jobs.server(arguments.program) as server:
+            server.wait_ready()
+            both = [jobs.submit(server, seed=seed, steps=12) for seed in (1, 2)]
+            for job in both:
+                wait_step(server, job, arguments.rng.randrange(1, 6))
+            kill(server, server.workers()[0])
+            for job in both:
+                jobs.check_done(server, job, attempts=2)
+            assert workers_killed(server) == 1
+            end(server)
+    return arguments.each
+
+
+def hang_on(server, path, body, answers):
+    """A client that waits for a picture; what it got is appended, None when its connection broke."""
+    got = None
+    with contextlib.suppress(*FAILURES):
+        got = server.post(path, body, timeout=60).status
+    answers.append(got)
+
+
+def waiting(jobs, arguments):
+    """The front dies while clients wait for their pictures: they are told at once, and their jobs are done."""
+    for _ in range(arguments.each):
+        with jobs.server(arguments.program) as server:
+            server.wait_ready()
+            job, answers = jobs.submit(server, steps=8), []
+            size = {"width": 64, "height": 64, "steps": 8}
+            calls = [(f"/api/v1/jobs?wait=60", {"prompt": "waits", **size}), ("/sdapi/v1/txt2img", {"prompt": "waits", **size}),
+                     ("/v1/images/generations", {"prompt": "waits", "size": "64x64"})]
+            threads = [threading.Thread(target=hang_on, args=(server, *call, answers)) for call in calls]
+            for thread in threads:
+                thread.start()
+            wait_until("all are accepted", lambda: len(server.get("/api/v1/jobs?state=active").json()["jobs"]) == 1 + len(calls))
+            wait_step(server, job)
+            kill(server, server.front())
+            broken = time.monotonic()
+            for thread in threads:
+                thread.join()
+            assert answers == [None] * len(calls), answers
+            assert time.monotonic() - broken < 30, "clients were not told that their connection is gone"
+            jobs.check_done(server, job, attempts=2)
+            wait_until("nothing is left", lambda: server.get("/api/v1/queue").status == 200 and not server.get("/api/v1/jobs?state=active").json()["jobs"])
+            end(server)
+    return arguments.each
+
+
+def hanging(jobs, arguments):
+    """A worker that is stopped in the middle of a step: the watchdog kills it, after ten seconds at least, and the job is done."""
+    count = max(1, arguments.each // 4)
+    for _ in range(count):
+        with jobs.server(arguments.program) as server:
+            server.wait_ready()
+            jobs.check_done(server, jobs.submit(server))
+            job = jobs.submit(server, steps=12)
+            wait_step(server, job)
+            worker = server.workers()[0]
+            server.kill(worker, signal.SIGSTOP)
+            wait_until("the watchdog's kill", lambda: not is_alive(worker))
+            jobs.check_done(server, job, attempts=2)
+            assert any("worker.hangs" in line for line in server.log)
+            end(server)
+    return count
+
+
+def poison(jobs, arguments):
+    """A job that kills its worker each time fails after two; those around it are done."""
+    count = max(1, arguments.each // 4)
+    for _ in range(count):
+        with jobs.server(arguments.program, environment={"SD35_WORKER_DIES_AT": "deadly"}) as server:
+            server.wait_ready()
+            normal = [jobs.submit(server) for _ in range(10)]
+            deadly = jobs.submit(server, prompt="deadly")
+            normal += [jobs.submit(server) for _ in range(10)]
+            failed = wait_end(server, deadly)
+            assert failed["state"] == "failed" and failed["error"]["code"] == "poison" and failed["attempts"] == 2, failed
+            jobs.forget(deadly)
+            for job in normal:
+                assert jobs.check_done(server, job)["attempts"] <= 2
+            assert workers_killed(server) == 2
+            end(server)
+    return 2 * count
+
+
+def stop_and_go_on(jobs, arguments, grace, finishes):
+    with jobs.server(arguments.program, ["--grace", grace]) as server:
+        server.wait_ready()
+        both = [jobs.submit(server, seed=seed, steps=12) for seed in (1, 2)]
+        waits = jobs.submit(server)
+        wait_step(server, both[0])
+        end(server)
+        server.start()
+        states = [job_of(server, job)["state"] for job in both]
+        if finishes:
+            assert states == ["done", "done"], states
         else:
-            pid = server.front() if victim == "front" else next(iter(server.workers()), None)
-            if not pid:
-                continue
-            server.kill(pid)
-        deaths[victim] += 1
-    print("killed at random moments:", dict(deaths), flush=True)
+            assert "done" not in states, states
+        for job in both:
+            jobs.check_done(server, job, attempts=1)
+        jobs.check_done(server, waits, attempts=1)
+        end(server)
 
 
-def check_jobs(server, accepted):
-    """Every accepted job ended as it should, and equal requests have equal bytes."""
-    bytes_of, states = collections.defaultdict(set), collections.Counter()
-    for key, (job, seed) in accepted.items():
-        ended = wait_until(f"{key} ends", lambda job=job: (lambda j: j if j.get("state") in TERMINAL else None)(job_of(server, job)), 300)
-        states[ended["state"] if ended["state"] == "done" else ended["error"]["code"]] += 1
-        if ended["state"] != "done":
-            assert ended["error"]["code"] == "poison", ended
-            continue
-        assert len(ended["images"]) == 1, ended
-        picture = server.get(ended["images"][0]["url"])
-        assert picture.status == 200, picture.status
-        bytes_of[seed].add(hashlib.sha256(picture.body).hexdigest())
-    for seed, hashes in bytes_of.items():
-        assert len(hashes) == 1, f"seed {seed} has {len(hashes)} different pictures"
-    ids = [job for job, _ in accepted.values()]
-    assert len(ids) == len(set(ids)), "two keys share a job"
-    print(f"{len(accepted)} accepted jobs:", dict(states), flush=True)
+def sigterm(jobs, arguments):
+    """Running jobs get their grace; without one they are put back, and drawn after the next start as if nothing had been."""
+    for _ in range(arguments.each):
+        stop_and_go_on(jobs, arguments, 120, True)
+        stop_and_go_on(jobs, arguments, 0, False)
+    return 2 * arguments.each
+
+
+SCENARIOS = {"points": points, "moments": moments, "batch": batch, "waiting": waiting, "hanging": hanging, "poison": poison, "sigterm": sigterm,
+             "full": kill_faults.full, "readonly": kill_faults.readonly, "second": kill_faults.second, "damaged": kill_faults.damaged}
+
+
+def missing(name, program):
+    """Why a scenario cannot be run here."""
+    if name in ("points", "poison") and not has_kill_points(program):
+        return "the program has no kill points (-DSD35_KILL_POINTS=ON)"
+    if name in ("full", "readonly") and not kill_faults.can_mount():
+        return "nothing can be mounted here"
+    return None
+
+
+def run(name, arguments):
+    outputs = pathlib.Path(tempfile.mkdtemp(prefix="sd35-kill-"))
+    began = time.monotonic()
+    try:
+        count = SCENARIOS[name](Jobs(outputs), arguments)
+    finally:
+        shutil.rmtree(outputs, ignore_errors=True)
+    print(f"PASSED {name}: {count} times, {time.monotonic() - began:.0f} s", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program")
+    parser.add_argument("program", type=pathlib.Path)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     parser.add_argument("--moments", type=int, default=200)
     parser.add_argument("--each", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=None)
-    arguments = parser.parse_args()
-    seed = arguments.seed if arguments.seed is not None else random.randrange(2 ** 32)
-    print("seed", seed)
-    with Server(arguments.program, options=["--grace", "2", "--max-queue-per-user", "1000"]) as server:
-        server.wait_ready()
-        at_stages(server, arguments.each)
-        clients = Clients(server)
-        at_random(server, arguments.moments, random.Random(seed))
-        clients.stop()
-        server.wait_ready()
-        check_jobs(server, clients.accepted)
-        assert server.stop() == 0
-        defects = server.verify()
-        assert not defects, defects
-    print("no job lost, none doubled, no picture damaged; the store is sound")
+    parser.add_argument("--seed", type=int, default=random.randrange(2 ** 32))
+    arguments = parser.parse_intermixed_args()
+    arguments.rng = random.Random(arguments.seed)
+    print("seed", arguments.seed, flush=True)
+    for name in arguments.scenarios or SCENARIOS:
+        reason = missing(name, arguments.program)
+        if reason:
+            print(f"SKIPPED {name}: {reason}", flush=True)
+        else:
+            run(name, arguments)
+    print("no job lost, none doubled, no picture damaged; the stores are sound")
 
 
 if __name__ == "__main__":

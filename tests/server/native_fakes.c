@@ -121,6 +121,14 @@ void http_reply_json(struct http_exchange *exchange, int status, json_t *body)
     pthread_mutex_unlock(&exchange->lock);
 }
 
+/* Only JSON comes this way. */
+void http_reply_bytes(struct http_exchange *exchange, int status, const char *type,
+                      const void *bytes, size_t size)
+{
+    (void)type;
+    http_reply_json(exchange, status, json_loadb(bytes, size, 0, NULL));
+}
+
 void http_reply_error(struct http_exchange *exchange, int status, const char *code,
                       const char *field, int retry_after, const char *format, ...)
 {
@@ -364,6 +372,18 @@ bool hub_peek(struct hub *hub, const char *id, const char *owner, struct job_vie
     struct hub_error err;
 
     return !hub->hides && hub_load(hub, id, owner, out, &err);
+}
+
+bool hub_peek_texts(struct hub *hub, const char *id, const char *owner, struct job_view *out,
+                    char **parameters, char **result)
+{
+    if (!hub_peek(hub, id, owner, out))
+        return false;
+    *parameters = out->parameters ? json_dumps(out->parameters, JSON_COMPACT) : NULL;
+    *result = out->result ? json_dumps(out->result, JSON_COMPACT) : NULL;
+    json_decref(out->parameters);
+    out->parameters = out->result = NULL;
+    return true;
 }
 
 void job_view_finish(struct job_view *view)

@@ -54,11 +54,12 @@ def is_alive(pid):
 class Server:
     """`sd35 serve` on a free port of loopback. The outputs folder survives restarts of the object's process."""
 
-    def __init__(self, program, model=ROOT / "models" / "demo", outputs=None, options=(), environment=None):
+    def __init__(self, program, model=ROOT / "models" / "demo", outputs=None, options=(), environment=None, files=None, log_file=None):
         self.program, self.model, self.options = pathlib.Path(program), pathlib.Path(model), list(options)
         self.own_outputs = outputs is None
         self.outputs = pathlib.Path(outputs or tempfile.mkdtemp(prefix="sd35-outputs-"))
         self.environment = {**os.environ, "SD35_PLUGIN_DIR": "/none", **(environment or {})}
+        self.files, self.log_file = files, log_file  # the most descriptors of a process; a copy of its log
         self.process, self.key, self.url, self.port = None, None, None, 0
         self.log = []
 
@@ -66,22 +67,30 @@ class Server:
         command = [self.program, "serve", "--model", self.model, "--host", "127.0.0.1", "--port", str(port or self.port), "--outputs-dir", self.outputs,
                    "--device", "cpu", *self.options]
         self.url = None
+        if self.files:
+            command = ["prlimit", f"--nofile={self.files}", "--", *command]
         self.process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env=self.environment, errors="replace")
         threading.Thread(target=self._read_log, args=(self.process,), daemon=True).start()
         wait_until("an address in the log", lambda: self.url or self.process.poll() is not None)
         if not self.url:
             raise AssertionError("the server ended:\n" + "".join(self.log[-20:]))
-        self.port = urllib.parse.urlsplit(self.url).port
+        # The file is there before the address is told.
+        with contextlib.suppress(FileNotFoundError):
+            self.key = (self.outputs / ".sd35" / "first-key").read_text().strip()
         return self
 
     def _read_log(self, process):
         for line in process.stderr:
             self.log.append(line)
+            if self.log_file:
+                with open(self.log_file, "a") as copy:
+                    copy.write(line)
             key = re.search(r"one was made: (sd35_\S+)", line)
             if key:
                 self.key = key[1]
             address = re.search(r"serving at (https?://\S+?)/?\s*$", line)
-            if address:
+            if address:  # of each front: with port 0 the next one has another
+                self.port = urllib.parse.urlsplit(address[1]).port
                 self.url = address[1]
 
     def wait_ready(self, seconds=DEADLINE):
@@ -104,10 +113,11 @@ class Server:
         return [pid for pid in children(self.process.pid) if pid != front and is_alive(pid)] if front else []
 
     def _listens(self, pid):
-        try:
-            inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-        except OSError:
-            return False
+        inodes = set()
+        with contextlib.suppress(OSError):  # of another user, or gone
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):  # closed since
+                    inodes.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
         for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == self.port and f"socket:[{fields[9]}]" in inodes:

@@ -327,6 +327,10 @@ static void a_last_line_with_two_pairs_belongs_to_the_prompt(void **state)
     assert_string_equal(text_of(parsed, "Prompt"), "a cat\nSteps: 1, Seed: 2");
     assert_null(json_object_get(parsed, "Steps"));
     json_decref(parsed);
+    parsed = a1111_infotext_parse(" a \n\n b\t\n Negative prompt:\n c \nNegative prompt: d\ne");
+    assert_string_equal(text_of(parsed, "Prompt"), "a\n\nb");
+    assert_string_equal(text_of(parsed, "Negative prompt"), "c\nd\ne");
+    json_decref(parsed);
     parsed = a1111_infotext_parse("");
     assert_string_equal(text_of(parsed, "Prompt"), "");
     json_decref(parsed);

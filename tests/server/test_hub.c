@@ -805,19 +805,24 @@ static void *block_store(void *context)
     return hub_with_store(blocked->hub, wait_in_store, blocked, &err) ? blocked : NULL;
 }
 
-static void polls_do_not_wait_for_the_disk(void **state)
+static void polls_and_refusals_do_not_wait_for_the_disk(void **state)
 {
     struct scene *scene = *state;
-    struct blocked blocked = {.hub = scene->hub};
+    struct blocked blocked = {0};
     struct hub_state now;
     pthread_t thread;
     struct id id;
     void *result;
     char byte = 0;
 
+    close_hub(scene);
+    scene->options.max_queue = 1;
+    open_hub(scene);
+    blocked.hub = scene->hub;
     bring_worker(scene);
     id = add_job(scene, (struct wish){0});
     take(scene);
+    add_job(scene, (struct wish){0});
     assert_int_equal(pipe(blocked.started), 0);
     assert_int_equal(pipe(blocked.released), 0);
     assert_int_equal(pthread_create(&thread, NULL, block_store, &blocked), 0);
@@ -825,6 +830,7 @@ static void polls_do_not_wait_for_the_disk(void **state)
     assert_int_equal(state_of(scene, id.text), JOB_RUNNING);
     hub_state(scene->hub, &now);
     assert_int_equal(now.running, 1);
+    assert_string_equal(refused(scene, (struct wish){0}).code, "queue_full");
     assert_int_equal(write(blocked.released[1], &byte, 1), 1);
     pthread_join(thread, &result);
     assert_ptr_equal(result, &blocked);
@@ -890,7 +896,7 @@ int main(void)
         HUB_TEST(jobs_survive_a_restart),
         HUB_TEST(history_is_listed_starred_and_deleted),
         HUB_TEST(estimates_come_from_a_worker),
-        HUB_TEST(polls_do_not_wait_for_the_disk),
+        HUB_TEST(polls_and_refusals_do_not_wait_for_the_disk),
         HUB_TEST(a_second_worker_takes_its_share),
     };
 

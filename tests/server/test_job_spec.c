@@ -78,6 +78,7 @@ static void defaults_come_from_the_worker(void **state)
     assert_true(spec.guidance == 5.0);
     assert_int_equal(spec.t5_tokens, 256);
     assert_int_equal(spec.skip_layer_count, 0);
+    assert_false(spec.mask_is_alpha || spec.mask_inverted);
     assert_int_equal(spec.format, IMAGE_PNG);
     assert_true(spec.seed <= UINT32_MAX);
     assert_true(spec.seed != other.seed); /* once in 2^32 runs it is */
@@ -155,6 +156,8 @@ static void wrong_types_are_named(void **state)
         {"quality", "i"},
         {"init_image", "s"},
         {"mask", "s"},
+        {"mask_is_alpha", "b"},
+        {"mask_inverted", "b"},
     };
     static const struct {
         char type;
@@ -434,6 +437,40 @@ static void the_json_form_restores_the_spec(void **state)
     job_spec_finish(&spec);
 }
 
+/* Each alone, so that none is taken for the other. */
+static void flags_keep_their_values(void **state)
+{
+    static const char *const names[] = {"mask_is_alpha", "mask_inverted"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        json_t *object = json_pack("{s:s, s:b, s:b}", "prompt", "x", names[i], 1, names[1 - i], 0);
+        struct job_spec spec, back, copy;
+        struct job_problem problem;
+        json_t *form;
+
+        json_object_set_new(object, "seed", json_integer(1));
+        assert_true(job_spec_read(&spec, object, &facts, &limits, &problem));
+        form = job_spec_json(&spec);
+        assert_true(json_is_true(json_object_get(form, names[i])));
+        assert_true(json_is_false(json_object_get(form, names[1 - i])));
+        assert_true(job_spec_restore(&back, form, NULL, NULL, &problem));
+        assert_true(job_spec_copy(&copy, &back));
+        assert_int_equal(copy.mask_is_alpha, i == 0);
+        assert_int_equal(copy.mask_inverted, i == 1);
+        job_spec_finish(&back);
+        json_object_del(form, names[0]); /* as what an earlier version stored has neither */
+        json_object_del(form, names[1]);
+        assert_true(job_spec_restore(&back, form, NULL, NULL, &problem));
+        assert_false(back.mask_is_alpha || back.mask_inverted);
+        job_spec_finish(&copy);
+        job_spec_finish(&back);
+        job_spec_finish(&spec);
+        json_decref(form);
+        json_decref(object);
+    }
+}
+
 static void the_schema_names_every_field(void **state)
 {
     struct job_spec spec = read_good("{\"prompt\": \"x\"}");
@@ -453,6 +490,9 @@ static void the_schema_names_every_field(void **state)
     assert_int_equal(json_integer_value(json_object_get(value, "default")), 1024);
     value = json_object_get(properties, "count");
     assert_int_equal(json_integer_value(json_object_get(value, "maximum")), 4);
+    value = json_object_get(properties, "mask_inverted");
+    assert_string_equal(json_string_value(json_object_get(value, "type")), "boolean");
+    assert_true(json_is_false(json_object_get(value, "default")));
     bare = job_spec_schema(NULL, NULL);
     value = json_object_get(json_object_get(bare, "properties"), "steps");
     assert_int_equal(json_integer_value(json_object_get(value, "maximum")), JOB_STEPS_MAX);
@@ -476,6 +516,7 @@ int main(void)
         cmocka_unit_test(pictures_are_checked_before_they_are_decoded),
         cmocka_unit_test(base64_is_strict),
         cmocka_unit_test(the_json_form_restores_the_spec),
+        cmocka_unit_test(flags_keep_their_values),
         cmocka_unit_test(the_schema_names_every_field),
     };
 

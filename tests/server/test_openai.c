@@ -118,6 +118,7 @@ static void wrong_fields_are_named(void **state)
 {
     (void)state;
     expect_bad("[]", 400, "invalid_value", "");
+    expect_bad("{\"prompt\": \"\"}", 400, "invalid_value", "prompt");
     expect_bad("{\"prompt\": \"a\", \"n\": 11}", 400, "invalid_value", "n");
     expect_bad("{\"prompt\": \"a\", \"n\": \"2\"}", 400, "invalid_value", "n");
     expect_bad("{\"prompt\": \"a\", \"size\": \"0x\"}", 400, "invalid_value", "size");
@@ -173,6 +174,24 @@ static void texts_of_a_form_become_numbers_and_pictures_base64(void **state)
     assert_string_equal(json_string_value(json_object_get(request.spec, "prompt")), "12");
     assert_string_equal(json_string_value(json_object_get(request.spec, "mask")), "eHl6");
     assert_true(json_is_true(json_object_get(request.spec, "mask_is_alpha")));
+    openai_request_finish(&request);
+    json_decref(body);
+}
+
+static void an_edit_without_a_mask_redraws_the_whole_picture(void **state)
+{
+    const struct http_part parts[] = {{.name = "prompt", .bytes = "a", .size = 1},
+                                      {.name = "image", .bytes = "abc", .size = 3}};
+    struct openai_problem problem;
+    struct openai_request request;
+    json_t *body = openai_form_json(parts, 2, &facts, &problem);
+
+    (void)state;
+    assert_non_null(body);
+    assert_true(openai_request_read(&request, body, true, &facts, &problem));
+    assert_non_null(json_object_get(request.spec, "init_image"));
+    assert_null(json_object_get(request.spec, "mask"));
+    assert_null(json_object_get(request.spec, "mask_is_alpha"));
     openai_request_finish(&request);
     json_decref(body);
 }
@@ -305,6 +324,7 @@ int main(void)
         cmocka_unit_test(wrong_fields_are_named),
         cmocka_unit_test(a_spec_that_is_refused_names_the_requests_field),
         cmocka_unit_test(texts_of_a_form_become_numbers_and_pictures_base64),
+        cmocka_unit_test(an_edit_without_a_mask_redraws_the_whole_picture),
         cmocka_unit_test(a_form_with_two_pictures_or_bad_text_is_refused),
         cmocka_unit_test(an_answer_has_its_data_and_usage),
         cmocka_unit_test(events_name_their_type_twice),

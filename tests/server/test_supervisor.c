@@ -211,6 +211,16 @@ static void workers_that_die_come_again(void **state)
     assert_int_equal(finish(pid), 0);
 }
 
+static void a_worker_that_is_told_nonsense_ends_it(void **state)
+{
+    pid_t pid;
+
+    (void)state;
+    scene = (struct scene){.worker_code = SUPERVISOR_WRONG_USAGE};
+    pid = start(30, 0.001);
+    assert_int_equal(finish(pid), SUPERVISOR_WRONG_USAGE);
+}
+
 static void a_worker_that_hangs_is_killed_when_the_front_says_so(void **state)
 {
     pid_t pid;
@@ -288,6 +298,7 @@ int main(void)
         cmocka_unit_test(a_second_signal_ends_at_once),
         cmocka_unit_test(a_front_that_does_not_drain_is_killed),
         cmocka_unit_test(workers_that_die_come_again),
+        cmocka_unit_test(a_worker_that_is_told_nonsense_ends_it),
         cmocka_unit_test(a_worker_that_hangs_is_killed_when_the_front_says_so),
         cmocka_unit_test(a_front_that_dies_comes_again_with_new_workers),
         cmocka_unit_test(a_front_that_dies_five_times_ends_it_all),

@@ -45,6 +45,7 @@ static const struct job_message job = {
             .quality = 80,
             .init_image = {(unsigned char *)"file", 4},
             .mask = {(unsigned char *)"", 0},
+            .mask_is_alpha = true,
         },
 };
 static const struct loading_message loading = {"loading weights", 0.5};
@@ -154,6 +155,25 @@ static void messages_survive_and_cut_ones_do_not(void **state)
         record_writer_finish(&record);
         record_writer_finish(&again);
     }
+}
+
+static void a_jobs_values_arrive_where_they_belong(void **state)
+{
+    struct record_writer record = {0};
+    struct job_message message;
+
+    (void)state;
+    job_message_write(&record, &job);
+    assert_true(job_message_read(
+        &message, (struct record_reader){.at = record.bytes, .end = record.bytes + record.size}));
+    assert_int_equal(message.spec.width, 64);
+    assert_int_equal(message.spec.height, 128);
+    assert_int_equal(message.spec.init_image.size, 4);
+    assert_non_null(message.spec.mask.bytes);
+    assert_true(message.spec.mask_is_alpha);
+    assert_false(message.spec.mask_inverted);
+    job_spec_finish(&message.spec);
+    record_writer_finish(&record);
 }
 
 /* Every byte with other values: whatever is accepted is within its ranges, since it is the same
@@ -423,6 +443,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_survive_and_cut_ones_do_not),
+        cmocka_unit_test(a_jobs_values_arrive_where_they_belong),
         cmocka_unit_test(damaged_messages_are_refused_or_whole),
         cmocka_unit_test(values_out_of_range_are_refused),
         cmocka_unit_test(texts_are_utf8_and_fit),

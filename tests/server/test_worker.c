@@ -1,6 +1,7 @@
 /* The worker, in a process of its own, as the front sees it: pictures come as if each were drawn
  * alone, and whatever happens to one job is none of the others' business. */
 #include "support/pictures.h"
+#include "support/png_alpha.h"
 #include "support/support.h"
 
 #include <errno.h>
@@ -15,8 +16,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/version.h"
 #include "pipeline/pipeline_batch.h"
 #include "random_model.h"
+#include "server/a1111_response.h"
 #include "wire/channel.h"
 #include "worker/worker.h"
 
@@ -628,6 +631,151 @@ static void pictures_of_requests_are_decoded_here(void **state)
     assert_int_equal(end_of(front), 0);
 }
 
+/* White all over; in its alpha the upper half is opaque. */
+static struct job_image half_opaque(void)
+{
+    static unsigned char rows[SIDE * SIDE * 4];
+    const struct test_png png = {.width = SIDE,
+                                 .height = SIDE,
+                                 .depth = 8,
+                                 .colour = PNG_COLOR_TYPE_RGB_ALPHA,
+                                 .rows = rows,
+                                 .row_bytes = (size_t)SIDE * 4};
+    struct job_image file;
+
+    memset(rows, 255, sizeof rows);
+    for (size_t i = sizeof rows / 2; i < sizeof rows; i += 4)
+        rows[i + 3] = 0;
+    file.bytes = test_write_png(&file.size, &png);
+    return file;
+}
+
+/* One half of it is white. */
+static struct image half_white(bool is_upper)
+{
+    struct image mask;
+    size_t half = (size_t)SIDE * SIDE * 3 / 2;
+
+    assert_true(image_init(&mask, SIDE, SIDE, NULL));
+    memset(mask.pixels + (is_upper ? 0 : half), 255, half);
+    return mask;
+}
+
+static void masks_say_what_is_repainted(void **state)
+{
+    static const struct {
+        bool is_alpha, is_inverted, repaints_upper;
+    } cases[] = {
+        {false, false, true}, {false, true, false}, {true, false, false}, {true, true, true}};
+    struct image halves[] = {half_white(false), half_white(true)};
+    struct image init = test_soft_picture(SIDE, SIDE);
+    struct job_image init_file = file_of(&init), grey = file_of(&halves[1]), alpha = half_opaque();
+    struct front *front = start_worker(4);
+    struct job_spec spec = spec_of("a red apple", 4, 1);
+
+    (void)state;
+    spec.init_image = init_file;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        spec.mask = cases[i].is_alpha ? alpha : grey;
+        spec.mask_is_alpha = cases[i].is_alpha;
+        spec.mask_inverted = cases[i].is_inverted;
+        send_job(front, i, &spec, false);
+    }
+    listen_until_ended(front, (int)COUNT_OF(cases));
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        expect_as_alone(&front->outcome[i], &spec, 0, &init, &halves[cases[i].repaints_upper]);
+    free(init_file.bytes);
+    free(grey.bytes);
+    free(alpha.bytes);
+    image_finish(&halves[0]);
+    image_finish(&halves[1]);
+    image_finish(&init);
+    assert_int_equal(end_of(front), 0);
+}
+
+static void a_mask_without_alpha_is_refused_where_it_needs_one(void **state)
+{
+    struct front *front = start_worker(1);
+    struct image picture = test_soft_picture(SIDE, SIDE);
+    struct job_image file = file_of(&picture);
+    struct job_spec spec = spec_of("a red apple", 4, 1);
+
+    (void)state;
+    spec.init_image = spec.mask = file;
+    spec.mask_is_alpha = true;
+    send_job(front, 0, &spec, false);
+    listen_until_ended(front, 1);
+    assert_true(front->outcome[0].has_failed);
+    assert_int_equal(front->outcome[0].failed.failure, JOB_FAILURE_BAD_REQUEST);
+    assert_string_equal(front->outcome[0].failed.message, "'mask' has no alpha channel");
+    free(file.bytes);
+    image_finish(&picture);
+    assert_int_equal(end_of(front), 0);
+}
+
+/* --- What A1111's clients are told --- */
+
+/* Of the answer that the front makes once the spec's pictures are gone. */
+static void expect_infotexts(const struct front *front, const struct job_spec *spec,
+                             const struct outcome *outcome)
+{
+    const uint64_t seeds[] = {spec->seed, spec->seed + 1};
+    const struct a1111_answer answer = {.spec = spec,
+                                        .has_init_image = spec->init_image.bytes != NULL,
+                                        .facts = &front->facts,
+                                        .seeds = seeds,
+                                        .picture_count = 2,
+                                        .batch_size = 2,
+                                        .ignored = "",
+                                        .version = PROGRAM_NAME_AND_VERSION};
+    json_t *text = a1111_info(&answer);
+    json_t *info = json_loads(json_string_value(text), 0, NULL);
+
+    assert_non_null(info);
+    for (size_t i = 0; i < COUNT_OF(seeds); i++) {
+        const json_t *told = json_array_get(json_object_get(info, "infotexts"), i);
+        char *infotext, *json;
+
+        assert_true(image_metadata_read(&infotext, &json, outcome->bytes[i],
+                                        (size_t)outcome->picture[i].file_bytes, NULL));
+        assert_non_null(infotext);
+        assert_string_equal(json_string_value(told), infotext);
+        assert_non_null(json);
+        free(infotext);
+        free(json);
+    }
+    json_decref(info);
+    json_decref(text);
+}
+
+static void infotexts_are_those_of_the_files(void **state)
+{
+    struct image init = test_soft_picture(SIDE, SIDE);
+    struct job_image file = file_of(&init);
+    struct front *front = start_worker(2);
+    struct job_spec plain = spec_of("a \xf0\x9f\x8d\x8e, red\nand \"round\"", 2, 41), full = plain;
+
+    (void)state;
+    plain.count = full.count = 2;
+    full.init_image = file;
+    full.strength = 0.7;
+    full.guidance = 1.1;
+    full.skip_layers[0] = 1;
+    full.skip_layer_count = 1;
+    full.format = IMAGE_JPEG;
+    send_job(front, 0, &plain, false);
+    send_job(front, 1, &full, false);
+    listen_until_ended(front, 2);
+    for (int i = 0; i < 2; i++)
+        if (!front->outcome[i].is_done)
+            fail_msg("%s", front->outcome[i].failed.message);
+    expect_infotexts(front, &plain, &front->outcome[0]);
+    expect_infotexts(front, &full, &front->outcome[1]);
+    free(file.bytes);
+    image_finish(&init);
+    assert_int_equal(end_of(front), 0);
+}
+
 static void previews_are_for_those_who_watch(void **state)
 {
     struct front *front = start_worker(2);
@@ -805,6 +953,9 @@ int main(void)
         cmocka_unit_test(cancelled_jobs_leave),
         cmocka_unit_test(estimates_draw_nothing),
         cmocka_unit_test(pictures_of_requests_are_decoded_here),
+        cmocka_unit_test(masks_say_what_is_repainted),
+        cmocka_unit_test(a_mask_without_alpha_is_refused_where_it_needs_one),
+        cmocka_unit_test(infotexts_are_those_of_the_files),
         cmocka_unit_test(previews_are_for_those_who_watch),
         cmocka_unit_test(draining_finishes_what_came_before),
         cmocka_unit_test(a_front_that_goes_ends_it),

@@ -319,14 +319,15 @@ static long peak_memory(void)
 }
 
 /* Appends a chunk that is `head` and 100 MiB of one letter, deflated to 100 KB. */
-static void append_bomb(struct file *file, const char *type, const void *head, size_t head_size)
+static void append_bomb(struct file *file, const char *type, char letter, const void *head,
+                        size_t head_size)
 {
     static unsigned char letters[1 << 20], chunk[1 << 18];
     z_stream stream = {.next_out = chunk + head_size,
                        .avail_out = (uInt)(sizeof chunk - head_size)};
 
     memcpy(chunk, head, head_size);
-    memset(letters, 'x', sizeof letters);
+    memset(letters, letter, sizeof letters);
     assert_int_equal(deflateInit(&stream, 9), Z_OK);
     for (int i = 0; i < 100; i++) {
         stream.next_in = letters;
@@ -338,14 +339,25 @@ static void append_bomb(struct file *file, const char *type, const void *head, s
     deflateEnd(&stream);
 }
 
+static void png_data_that_goes_on_is_refused_before_it_is_inflated(void **state)
+{
+    struct file file = begin_png(4, 4, 8, 2, 0);
+
+    (void)state;
+    append_bomb(&file, "IDAT", 0, "", 0);
+    append_chunk(&file, "IEND", "", 0);
+    assert_refused(&file, "more data than pixels");
+    file_finish(&file);
+}
+
 static struct file make_chunk_bomb(void)
 {
     static const unsigned char rows[2 * 7] = {0, 1, 2, 3, 4, 5, 6, 0, 7, 8, 9, 10, 11, 12};
     struct file file = begin_png(2, 2, 8, 2, 0);
 
-    append_bomb(&file, "iCCP", "icc\0", 5);
-    append_bomb(&file, "zTXt", "parameters\0", 12);
-    append_bomb(&file, "iTXt", "sd35\0\1\0\0", 9);
+    append_bomb(&file, "iCCP", 'x', "icc\0", 5);
+    append_bomb(&file, "zTXt", 'x', "parameters\0", 12);
+    append_bomb(&file, "iTXt", 'x', "sd35\0\1\0\0", 9);
     append_deflated(&file, "IDAT", NULL, 0, rows, sizeof rows);
     append_chunk(&file, "IEND", "", 0);
     return file;
@@ -857,6 +869,7 @@ int main(void)
         cmocka_unit_test(a_png_that_is_cut_off_anywhere_is_refused),
         cmocka_unit_test(a_png_with_a_wrong_checksum_is_refused),
         cmocka_unit_test(png_data_of_the_wrong_amount_is_refused),
+        cmocka_unit_test(png_data_that_goes_on_is_refused_before_it_is_inflated),
         cmocka_unit_test(compressed_profiles_and_texts_take_little_memory),
         cmocka_unit_test(extra_chunks_as_in_apng_are_passed_over),
         cmocka_unit_test(many_chunks_take_no_memory),

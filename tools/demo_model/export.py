@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import checkpoints
 import distil
+import scenes
 import train_transformer
 import train_vae
 
@@ -71,7 +72,11 @@ def write(work, glyphs, folder):
     encoders = (model.text.clip_l, model.text.clip_g, model.text.t5)
     for name, encoder in zip(("text_encoder", "text_encoder_2", "text_encoder_3"), encoders):
         encoder.half().save_pretrained(folder / name)
-    train_vae.load(work, "cpu").half().save_pretrained(folder / "vae")
+    vae = train_vae.load(work, "cpu")
+    colours = train_vae.latent_colours(vae, *scenes.load_data(work, "cpu"))
+    vae.half().save_pretrained(folder / "vae")
+    config = folder / "vae" / "config.json"
+    write_json(config, {**json.loads(config.read_text()), **colours})
     diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
     index = {"_class_name": "StableDiffusion3Pipeline", "_diffusers_version": diffusers.__version__, **{k: list(v) for k, v in COMPONENTS.items()}}
     write_json(folder / "model_index.json", index)

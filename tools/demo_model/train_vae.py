@@ -103,6 +103,22 @@ def load(work, device):
 
 
 @torch.no_grad()
+def latent_colours(vae, glyphs, atlas, count=256):
+    """What previews are painted by: the linear fit from a cell of the latent to the mean colour of its 8 x 8 pixels."""
+    chosen = [s for s in scenes.sample_many(98, glyphs, 3 * count) if s.size == (256, 256)][:count]
+    cells, colours = [], []
+    for i in range(0, len(chosen), 16):
+        pictures = scenes.paint(atlas, *(t.to(atlas.device) for t in scenes.to_tensors(chosen[i:i + 16])), 256, 256)[0]
+        latents = (vae.encode(pictures).latent_dist.mean - networks.SHIFT) * networks.SCALE
+        cells.append(latents.movedim(1, -1).flatten(0, 2))
+        colours.append(torch.nn.functional.avg_pool2d(pictures, 8).movedim(1, -1).flatten(0, 2))
+    cells = torch.cat(cells)
+    fit = torch.linalg.lstsq(torch.cat([cells, torch.ones_like(cells[:, :1])], 1), torch.cat(colours)).solution
+    rows = [[round(x, 4) for x in row] for row in fit.tolist()]
+    return {"latent_rgb_factors": rows[:-1], "latent_rgb_bias": rows[-1]}
+
+
+@torch.no_grad()
 def measure(vae, glyphs, atlas, count=256):
     """Mean PSNR in dB of reconstructed held-out scenes, 256 x 256, as 8-bit pictures are compared."""
     chosen = [s for s in scenes.sample_many(99, glyphs, 3 * count, held_out=True) if s.size == (256, 256)][:count]

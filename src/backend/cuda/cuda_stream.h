@@ -6,6 +6,7 @@
 #include "backend/cuda/cuda_libraries.h"
 #include "backend/cuda/kernels.h"
 
+struct gpu_monitor;
 struct weight_store;
 struct dnn;
 struct product_cache;
@@ -24,6 +25,7 @@ struct cuda_device {
     char name[256];
     char *choice_folder; /* choice_folder_find's */
     struct cuda_libraries libraries;
+    struct gpu_monitor *monitor; /* NULL: there is none */
 };
 extern struct cuda_device cuda_device;
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/cuda/choice_folder.h"
+#include "backend/cuda/cuda_nvml.h"
 #include "backend/cuda/cuda_ops.h"
 #include "backend/cuda/cuda_stream.h"
 #include "backend/cuda/cuda_streamed.h"
@@ -144,6 +145,26 @@ static void describe(struct backend *backend, const struct cuda_device *device)
                  device->name);
 }
 
+static void cuda_device_health(struct device_health *health)
+{
+    struct gpu_reading reading;
+
+    (void)gpu_monitor_read(cuda_device.monitor, &reading);
+    *health = (struct device_health){
+        .utilisation_percent = reading.utilisation_percent,
+        .temperature_celsius = reading.temperature_celsius,
+        .power_watts = reading.power_watts < 0 ? -1 : (double)reading.power_watts,
+    };
+}
+
+static void open_monitor(struct cuda_device *device)
+{
+    char pci_bus_id[32];
+
+    if (cudaDeviceGetPCIBusId(pci_bus_id, sizeof pci_bus_id, device->index) == cudaSuccess)
+        device->monitor = gpu_monitor_create(&device->libraries, pci_bus_id);
+}
+
 static void fill_table(struct backend_ops *ops, const struct cuda_device *device)
 {
     *ops = (struct backend_ops){
@@ -172,6 +193,7 @@ static void fill_table(struct backend_ops *ops, const struct cuda_device *device
         .weights_unstream = cuda_weights_unstream,
         .weights_stream_bytes = cuda_weights_stream_bytes,
         .memory_info = cuda_memory_info,
+        .device_health = cuda_device_health,
         .avoid_8_bits = cuda_avoid_8_bits,
         .check_finite = cuda_check_finite,
         .linear_input = cuda_linear_input,
@@ -200,6 +222,7 @@ static bool plugin_open(struct backend *backend, int index, const char *precisio
         return false;
     find_driver_functions(&cuda_device);
     cuda_device.choice_folder = choice_folder_find(notice, sizeof notice);
+    open_monitor(&cuda_device);
     fill_table(&backend->ops, &cuda_device);
     describe(backend, &cuda_device);
     if (*notice)
@@ -209,6 +232,8 @@ static bool plugin_open(struct backend *backend, int index, const char *precisio
 
 static void plugin_close(void)
 {
+    gpu_monitor_destroy(cuda_device.monitor);
+    cuda_device.monitor = NULL;
     free(cuda_device.choice_folder);
     cuda_device.choice_folder = NULL;
     cuda_libraries_close(&cuda_device.libraries);
