@@ -27,7 +27,7 @@ from flaky_proxy import FlakyProxy
 SIDE = 128
 SIZE = f"{SIDE}x{SIDE}"
 QUICK = {"steps": 4, "seed": 7}
-SLOW = {"steps": 32, "seed": 7}  # long enough for a few previews
+SLOW = {"steps": 48, "seed": 7}  # long enough for three previews, of which there are four a second at most
 STATES = ("queued", "running", "done", "failed", "cancelled")
 RED = (200, 30, 30)
 
