@@ -243,7 +243,7 @@ static enum auth_verdict check_password(struct auth *auth, struct http_exchange 
     if (!late)
         return AUTH_BUSY;
     *late = (struct late_check){auth, exchange, *facts, ""};
-    snprintf(late->user, sizeof late->user, "%s", credentials->user);
+    memcpy(late->user, credentials->user, strlen(credentials->user) + 1);
     result = auth_passwords_check(auth->passwords, credentials->user, credentials->password,
                                   finish_late, late);
     if (result == PASSWORD_LATER) {

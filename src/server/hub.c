@@ -147,6 +147,7 @@ static void start_drain(struct hub *hub, struct hub_call *call)
                   hub->queue.count);
         for (struct hub_worker *worker = hub->workers; worker; worker = worker->next)
             hub_worker_tell(hub, worker, MESSAGE_DRAIN, 0);
+        hub_publish(hub, EVENT_WORKER, NULL, 0);
     }
     hub_complete(hub, call);
 }

@@ -138,6 +138,7 @@ struct hub_event {
     const void *bytes;          /* of a preview */
     size_t size;
     int32_t image; /* of a preview or picture */
+    int32_t step;  /* of a preview: steps that its picture has behind it */
 };
 
 struct hub_subscription;

@@ -201,14 +201,15 @@ void hub_tell_all(struct hub *hub)
 }
 
 void hub_publish_preview(struct hub *hub, const struct hub_job *job, const void *bytes, size_t size,
-                         int32_t image)
+                         int32_t image, int32_t step)
 {
     struct hub_events *events = &hub->events;
     struct hub_event event = {.type = EVENT_JOB_PREVIEW,
                               .job = &events->telling,
                               .bytes = bytes,
                               .size = size,
-                              .image = image};
+                              .image = image,
+                              .step = step};
 
     hub_tell_all(hub); /* what came before is told before */
     take_view(hub, job);

@@ -147,7 +147,7 @@ static bool take_preview(struct hub *hub, struct hub_worker *worker, struct reco
         return true;
     bytes = read_bytes(fd, size);
     if (bytes) /* memory is short otherwise: one preview less */
-        hub_publish_preview(hub, slot->job, bytes, size, preview.image);
+        hub_publish_preview(hub, slot->job, bytes, size, preview.image, preview.step);
     free(bytes);
     return true;
 }

@@ -309,7 +309,7 @@ void hub_events_finish(struct hub_events *events);
 void hub_publish(struct hub *hub, enum hub_event_type type, const struct hub_job *job,
                  int32_t image);
 void hub_publish_preview(struct hub *hub, const struct hub_job *job, const void *bytes, size_t size,
-                         int32_t image);
+                         int32_t image, int32_t step);
 void hub_tell_all(struct hub *hub);
 bool hub_has_watcher(struct hub *hub, const struct hub_job *job);
 bool hub_watchers_changed(struct hub *hub);

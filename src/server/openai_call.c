@@ -188,12 +188,10 @@ static void send_partial(void *context, const struct hub_event *event)
     struct call *call = context;
     int *sent;
 
-    if (event->type != EVENT_JOB_PREVIEW || !event->job || event->image < 0 ||
-        event->image >= JOB_COUNT_MAX)
+    if (event->type != EVENT_JOB_PREVIEW || event->image < 0 || event->image >= JOB_COUNT_MAX)
         return;
     sent = &call->sent[event->image];
-    if (!openai_partial_is_due(event->job->step, event->job->step_count, call->steps,
-                               call->partial_images, *sent))
+    if (!openai_partial_is_due(event->step, call->steps, call->partial_images, *sent))
         return;
     send_event(call, openai_partial(&call->facts, call->is_edit,
                                     picture_text_json(event->bytes, event->size), *sent));

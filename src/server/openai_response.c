@@ -120,18 +120,9 @@ char *openai_event_text(json_t *data, size_t *size)
     return text;
 }
 
-bool openai_partial_is_due(int step, int step_count, int steps, int partial_images, int sent)
+bool openai_partial_is_due(int step, int steps, int partial_images, int sent)
 {
-    int rounds, each, own;
-
-    if (sent >= partial_images || step < 1 || step_count < 1)
-        return false;
-    /* Pictures that do not go through together take turns, so that the job's steps are several
-     * times a picture's; image to image takes fewer, and then a picture's are all there are. */
-    rounds = steps > 0 ? (step_count + steps / 2) / steps : 1;
-    each = step_count / (rounds > 1 ? rounds : 1);
-    own = each > 0 ? (step - 1) % each + 1 : step;
-    return own * (partial_images + 1) >= each * (sent + 1);
+    return sent < partial_images && step > 0 && step * (partial_images + 1) >= steps * (sent + 1);
 }
 
 json_t *openai_error(const struct failure_answer *failure)

@@ -43,8 +43,7 @@ char *openai_event_text(json_t *data, size_t *size);
 json_t *openai_error(const struct failure_answer *failure);
 
 /* Which preview goes out: whether a picture of which `sent` partials went out already has come far
- * enough for its next one. `step` of `step_count` counts the denoising of all pictures of the job;
- * `steps` are those of one picture. */
-bool openai_partial_is_due(int step, int step_count, int steps, int partial_images, int sent);
+ * enough for its next one: `step` of `steps`. */
+bool openai_partial_is_due(int step, int steps, int partial_images, int sent);
 
 #endif

@@ -40,13 +40,15 @@ def native(arguments):
 
 
 def a1111(arguments):
-    """With a key, and with a user's password as AUTOMATIC1111 itself has them."""
+    """With a key; with a user's password, as AUTOMATIC1111 itself has them; with nothing."""
     user = "ann:pass word:with=signs"
-    with Server(arguments.program, options=[*QUIET, "--api-auth", f"bob:other,{user}"]) as server:
-        server.wait_ready()
-        command = [sys.executable, HERE / "clients_a1111.py", "--url", server.url, "--user", user, "lists", "txt2img", "progress", "interrupt", "tasks", "access"]
-        if subprocess.run([str(part) for part in command]).returncode != 0:
-            return False
+    for options, more in ((["--api-auth", f"bob:other,{user}"], ["--user", user, "lists", "txt2img", "progress", "interrupt", "tasks", "access"]),
+                          (["--auth", "off"], ["lists", "sillytavern", "open_webui", "aiya", "access"])):
+        with Server(arguments.program, options=QUIET + options) as server:
+            server.wait_ready()
+            command = [sys.executable, HERE / "clients_a1111.py", "--url", server.url, *more]
+            if subprocess.run([str(part) for part in command]).returncode != 0:
+                return False
     return client("clients_a1111.py")(arguments)
 
 

@@ -33,7 +33,8 @@ class Service:
 
     def __init__(self, url, key, user):
         self.url = url.rstrip("/")
-        self.credentials = tuple(user.split(":", 1)) if user else ("", key)  # clients that know Basic only send a key as password
+        self.is_open = not user and not key
+        self.credentials = tuple(user.split(":", 1)) if user else ("", key or "")  # clients that know Basic only send a key as password
         self.session = requests.Session()
         self.session.auth = self.credentials
         self.api = self.webuiapi()
@@ -201,7 +202,7 @@ def check_lists(service):
     memory = api.get_memory()
     assert 0 < memory["ram"]["used"] < memory["ram"]["total"] == memory["ram"]["used"] + memory["ram"]["free"] and "cuda" in memory, memory
     flags = api.get_cmd_flags()
-    assert not flags["api_auth"] and service.credentials[1] not in json.dumps(flags)
+    assert not flags["api_auth"] and (service.is_open or service.credentials[1] not in json.dumps(flags))
     assert "Euler" in api.util_get_sampler_names() and "automatic" in api.util_get_scheduler_names()
     (model,) = api.get_sd_models()
     assert set(model) == {"title", "model_name", "hash", "sha256", "filename", "config"} and model["title"].startswith(model["model_name"]), model
@@ -373,7 +374,7 @@ def check_aiya(service):
     """A probe of what kind of server it is, then a round of lists; none of them may be an error of the server's."""
     assert service.session.head(service.url + "/").status_code == 200
     assert requests.head(service.url + "/", timeout=60).status_code == 200
-    assert requests.get(service.url + "/sdapi/v1/cmd-flags", timeout=60).status_code == 401
+    assert requests.get(service.url + "/sdapi/v1/cmd-flags", timeout=60).status_code == (200 if service.is_open else 401)
     assert service.get("/sdapi/v1/version").status_code == 404, "it would be taken for SD.Next"
     assert service.get("/config").status_code < 500
     assert service.session.post(service.url + "/login", data={"username": "a", "password": "b"}, timeout=60).status_code < 500
@@ -424,6 +425,11 @@ def check_errors(service):
 
 
 def check_access(service):
+    if service.is_open:
+        for header in (None, "", "Basic", "Basic ", "Basic Og==", "Bearer ", "Basic bmFtZTpwYXNz"):
+            reply = requests.get(service.url + "/sdapi/v1/options", headers={"Authorization": header}, timeout=60)
+            assert reply.status_code == 200, f"what clients send who have no password: {header!r}: {reply.text}"
+        return
     for credentials in (None, ("nobody", "wrong"), ("", "sd35_wrong")):
         reply = requests.get(service.url + "/sdapi/v1/options", auth=credentials, timeout=60)
         assert reply.status_code == 401 and reply.json() == {"detail": "Incorrect username or password"}, (credentials, reply.text)
@@ -435,7 +441,7 @@ def check_access(service):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--key", default="none")
+    parser.add_argument("--key", help="none, and no user: the server lets everybody in")
     parser.add_argument("--user", metavar="USER:PASSWORD")
     parser.add_argument("checks", nargs="*")
     arguments = parser.parse_args()

@@ -215,7 +215,7 @@ def check_stream(service):
         final = picture(events[-1].b64_json)
         previews = [picture(event.b64_json) for event in events[:-1]]
         far = [difference(preview, final) for preview in previews]
-        assert far == sorted(far, reverse=True) and len(set(far)) == partials, f"previews are of this picture, and near it: {far}"
+        assert far == sorted(far, reverse=True) and all(each < 60 for each in far), f"previews are of this picture, and get nearer: {far}"
     whole = draw(prompt="a red apple", size=SIZE, extra_body=SLOW)
     assert whole.data[0].b64_json == events[-1].b64_json, "streaming changes nothing in a picture"
 
@@ -223,7 +223,7 @@ def check_stream(service):
 def check_stream_of_several(service):
     events = list(service.client.images.generate(prompt="a", n=2, size=SIZE, output_format="webp", stream=True, partial_images=1, extra_body=SLOW))
     kinds = [event.type.rsplit(".", 1)[1] for event in events]
-    assert kinds[-2:] == ["completed"] * 2 and set(kinds[:-2]) == {"partial_image"} and len(kinds) <= 4, kinds
+    assert kinds == ["partial_image"] * 2 + ["completed"] * 2, "one of each picture"
     assert [event.seed for event in events[-2:]] == [7, 8] and all(picture(event.b64_json).format == "WEBP" for event in events[-2:])
 
 

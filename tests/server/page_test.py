@@ -119,6 +119,55 @@ def test_generate(start):
     test.close()
 
 
+def test_several(start):
+    """All pictures that are drawn together are previewed, and progress never goes back."""
+    test = start()
+    page = test.open()
+    fill(page, PROMPT, test.options.steps)
+    page.fill("#count", "4")
+    page.evaluate(
+        """() => {
+            window.told = [];
+            new MutationObserver(() => {
+                const bar = document.querySelector(".card.running .bar");
+                window.told.push([Number(bar?.ariaValueNow ?? 0), document.querySelectorAll(".cell.is-preview img").length]);
+            }).observe(document.querySelector("#cards"), { subtree: true, childList: true, attributes: true });
+        }"""
+    )
+    page.click("#generate")
+    expect(page.locator(".card.done .cell:not(:disabled) img")).to_have_count(4, timeout=DRAWN_MS)
+    test.shot("several")
+    told = page.evaluate("window.told")
+    running = [percent for percent, _ in told if percent > 0]
+    assert running == sorted(running), running
+    assert max(previews for _, previews in told) >= 2, told
+    expect(page.locator(".card.done .card-line")).to_have_text(re.compile(r"Done · \d+ s"))
+    test.close()
+
+
+def test_two_tabs(start):
+    """What one tab asks for is seen, finished and deleted in the other; logging out ends both."""
+    test = start()
+    page = test.open()
+    other = test.context.new_page()
+    other.goto(test.options.url)
+    expect(other.locator("#app")).to_be_visible()
+    tile = generate(test, "seen in two tabs")
+    twin = other.locator(f".tile[data-image='{tile.get_attribute('data-image')}']")
+    expect(twin).to_be_visible(timeout=DRAWN_MS)
+    twin.locator(".tile-open").click()
+    expect(other.locator(".details-prompt")).to_have_text("seen in two tabs")
+    other.keyboard.press("Delete")
+    other.click("#confirm-yes")
+    expect(tile).to_have_count(0)
+    if test.options.key:
+        other.keyboard.press("Escape")
+        other.click("#logout")
+        page.click("#generate")
+        expect(page.locator("#login")).to_be_visible()
+    test.close()
+
+
 def test_reload(start):
     """The draft stays, and the running job comes back."""
     test = start()

@@ -1,6 +1,6 @@
 // The banner: the server is loading, not ready, or gone. Silent when all is well.
 import { readHealth } from "./api.js";
-import { byId } from "./dom.js";
+import { byId, settle } from "./dom.js";
 import { t, withLanguage } from "./i18n.js";
 import { live } from "./live.js";
 
@@ -64,7 +64,8 @@ export function startBanner(ready) {
         clearTimeout(timer);
         timer = setTimeout(look, WORRIED_MS);
     });
-    live.addEventListener("worker", look);
+    // A worker that loads tells of each part.
+    live.addEventListener("worker", settle(look, 200));
     addEventListener("online", look);
     withLanguage(show);
     look();

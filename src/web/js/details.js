@@ -198,7 +198,7 @@ export function openDetails(imageId) {
     show(imageId);
     if (current && !byId("details").open) {
         byId("details").showModal();
-        byId("details").querySelector(".details-actions .primary").focus();
+        byId("details").querySelector(".details-actions .primary").focus({ preventScroll: true });
     }
 }
 

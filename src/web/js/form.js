@@ -188,6 +188,11 @@ function showFailure(error) {
     }
 }
 
+/** What kept the form from being sent is over. */
+export function forgetFailure() {
+    byId("form-error").textContent = "";
+}
+
 // --- Sending ---
 
 async function collect() {

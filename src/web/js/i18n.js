@@ -90,13 +90,15 @@ export function moment(value) {
     return new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" }).format(date);
 }
 
+/** Failures of which only the server's own words, which are English, say what it is about. */
+const VAGUE = /^(bad_|invalid|unknown|too_large|request_too_large|out_of_memory|numeric|backend|internal|storage|store_)/;
+
 /** A sentence for a failure: ours by its code where there is one, else the server's own words. */
 export function problem(error) {
     const key = `error.${error.code}`;
     const own = hasText(key) ? t(key) : "";
 
-    // Values and fields are named by the server's message only.
     if (!own)
         return error.message || t("error.unknown");
-    return error.detail && current === "en" && error.detail !== own ? `${own} (${error.detail})` : own;
+    return error.detail && error.code !== "invalid_api_key" && VAGUE.test(error.code) ? `${own} (${error.detail})` : own;
 }

@@ -4,7 +4,7 @@ import { startBanner } from "./banner.js";
 import { startDetails } from "./details.js";
 import { startDialogs } from "./dialogs.js";
 import { byId } from "./dom.js";
-import { forgetForm, setMayGenerate, setModel, startForm } from "./form.js";
+import { forgetFailure, forgetForm, setMayGenerate, setModel, startForm } from "./form.js";
 import { clearHistory, loadHistory, startHistory } from "./history.js";
 import { startLanguage, switchLanguage, t, withLanguage } from "./i18n.js";
 import { jobs } from "./jobs.js";
@@ -86,6 +86,7 @@ whenLoginNeeded(() => {
     askLogin();
 });
 startBanner(() => {
+    forgetFailure();
     if (!byId("app").hidden)
         loadModel();
 });
