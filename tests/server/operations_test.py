@@ -7,14 +7,17 @@ usage: operations_test.py SD35
 """
 import base64
 import contextlib
+import json
 import pathlib
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 from running import ROOT, Server, wait_until
 
@@ -164,6 +167,28 @@ def check_reload(program):
             assert server.get("/api/v1/queue", **basic("bob", "b")).status == 200, "the users before stay"
 
 
+# --- TLS ---
+
+def check_tls(program):
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = pathlib.Path(folder) / "cert.pem", pathlib.Path(folder) / "key.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert,
+                        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+        with Server(program, options=[*QUIET, "--tls-cert", cert, "--tls-key", key]) as server:
+            wait_until("the first key", lambda: server.key)
+            trusted = ssl.create_default_context(cafile=cert)
+
+            def ask(path, body=None):
+                headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+                request = urllib.request.Request(server.url + path, None if body is None else json.dumps(body).encode(), headers)
+                return urllib.request.urlopen(request, timeout=60, context=trusted)
+
+            assert server.url.startswith("https://") and ask("/api/v1/queue").status == 200
+            cookie = ask("/api/v1/login", {"key": server.key}).headers["Set-Cookie"]
+            assert cookie.startswith("__Host-") and "Secure" in cookie, cookie
+            assert ask("/api/v1/events").readline(), "events come over TLS"
+
+
 def state_of(server, job):
     return server.get(f"/api/v1/jobs/{job}").json()["state"]
 
@@ -222,7 +247,7 @@ def check_second_signal(program):
 
 def main():
     program = pathlib.Path(sys.argv[1]).resolve()
-    for check in (check_options, check_keys, check_metrics, check_reload, check_drain, check_grace, check_second_signal):
+    for check in (check_options, check_keys, check_metrics, check_reload, check_tls, check_drain, check_grace, check_second_signal):
         began = time.monotonic()
         check(program)
         print(f"ok {check.__name__} in {time.monotonic() - began:.1f} s", flush=True)
