@@ -111,6 +111,7 @@ struct outcome {
     unsigned char *bytes[JOB_COUNT_MAX]; /* file, then thumbnail */
     struct image preview;                /* the latest */
     int steps_seen, batch_size_max;
+    enum job_phase phase; /* the latest */
 };
 
 struct front {
@@ -257,6 +258,7 @@ static void take_progress(struct front *front, struct record_reader reader)
     assert_true(progress_message_read(&message, reader));
     outcome = outcome_of(front, message.ticket);
     outcome->progress_count++;
+    outcome->phase = message.phase;
     if (message.step > 0)
         outcome->steps_seen = message.step;
     if (message.batch_size > outcome->batch_size_max)
@@ -273,6 +275,7 @@ static void take_end(struct front *front, uint32_t type, struct record_reader re
         assert_true(done_message_read(&done, reader));
         outcome = outcome_of(front, done.ticket);
         outcome->done = done;
+        assert_int_equal(outcome->phase, JOB_PHASE_SAVE);
         outcome->is_done = true;
     } else {
         assert_true(failed_message_read(&failed, reader));
