@@ -2,6 +2,7 @@
  * and beyond each limit, bodies that are no JSON and no multipart. */
 #include "http_fixture.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -344,6 +345,20 @@ static void bodies_of_tiny_chunks_are_cut_short(void **state)
     free(request);
 }
 
+/* The status once the body of the request before is gone, which is a moment after its answer. */
+static int room_comes_back(size_t size)
+{
+    int status = 503;
+
+    for (int i = 0; i < 1000 && status == 503; i++) {
+        status = status_of_body(size, false);
+        if (size > 65536)
+            break;
+        (void)poll(NULL, 0, 5);
+    }
+    return status;
+}
+
 static void all_bodies_together_have_a_limit(void **state)
 {
     struct http_limits limits = fixture_limits();
@@ -353,8 +368,8 @@ static void all_bodies_together_have_a_limit(void **state)
     limits.bodies_bytes = 65536;
     fixture_start(&limits);
     assert_int_equal(status_of_body(60000, false), 200);
-    assert_int_equal(status_of_body(70000, false), 503);
-    assert_int_equal(status_of_body(60000, false), 200);
+    assert_int_equal(room_comes_back(70000), 503);
+    assert_int_equal(room_comes_back(60000), 200);
 }
 
 /* --- Content --- */
