@@ -6,6 +6,7 @@ NAMEs choose of: native, openai, a1111, schema, operations, docs, page, kill, ho
 integration installs them (tests/server/requirements.txt and a Chromium). Exit status: 0 all passed or skipped, 1 some failed.
 """
 import argparse
+import concurrent.futures
 import importlib.util
 import pathlib
 import shutil
@@ -109,6 +110,35 @@ TESTS = {"native": native, "openai": client("clients_openai.py"), "a1111": a1111
          "page": page, "kill": kill, "hostile": hostile, "load": load}
 
 
+def run_one(name, arguments):
+    """Skipped is as good as passed."""
+    missing = [module for module in NEEDS.get(name, []) if not importlib.util.find_spec(module)]
+    started = time.monotonic()
+    print(f"-- {name}", flush=True)
+    ok = None if missing else TESTS[name](arguments)
+    if ok is None:
+        print(f"-- {name}: SKIPPED: needs {', '.join(missing) or 'a Chromium'}", flush=True)
+        return True
+    print(f"-- {name}: {'passed' if ok else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
+    return ok
+
+
+def run_in_lanes(names, lanes):
+    """Each in a process of its own, whose words are printed when it is through. What measures has the machine to itself."""
+    options = [word for word in sys.argv[1:] if word not in names]
+
+    def run(name):
+        done = subprocess.run([sys.executable, __file__, *options, "--lanes", "1", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        print(done.stdout, end="", flush=True)
+        return done.returncode == 0
+
+    failed = []
+    for part, width in ([name for name in names if name != "load"], lanes), ([name for name in names if name == "load"], 1):
+        with concurrent.futures.ThreadPoolExecutor(width) as pool:
+            failed += [name for name, ok in zip(part, pool.map(run, part)) if not ok]
+    return failed
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", type=pathlib.Path)
@@ -117,20 +147,14 @@ def main():
     parser.add_argument("--mortal", type=pathlib.Path, help="an SD35 of a build with -DSD35_KILL_POINTS=ON, for kill")
     parser.add_argument("--moments", type=int, default=200)
     parser.add_argument("--each", type=int, default=20)
+    parser.add_argument("--lanes", type=int, default=1, help="tests at a time; load is always alone")
     arguments = parser.parse_intermixed_args()
     arguments.shots.mkdir(parents=True, exist_ok=True)
-    failed = []
-    for name in arguments.names or TESTS:
-        missing = [module for module in NEEDS.get(name, []) if not importlib.util.find_spec(module)]
-        started = time.monotonic()
-        print(f"-- {name}", flush=True)
-        ok = None if missing else TESTS[name](arguments)
-        if ok is None:
-            print(f"-- {name}: SKIPPED: needs {', '.join(missing) or 'a Chromium'}", flush=True)
-            continue
-        print(f"-- {name}: {'passed' if ok else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
-        if not ok:
-            failed.append(name)
+    names = arguments.names or list(TESTS)
+    if arguments.lanes == 1 or len(names) == 1:
+        failed = [name for name in names if not run_one(name, arguments)]
+    else:
+        failed = run_in_lanes(names, arguments.lanes)
     if failed:
         print("FAILED:", ", ".join(failed))
     return bool(failed)
