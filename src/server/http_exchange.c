@@ -380,8 +380,13 @@ static enum MHD_Result start_request(struct http_exchange *exchange, const char 
     const struct http_gate *gate = exchange->server->options.gate;
 
     enter_busy(exchange);
-    if (!check_request(exchange, method, version))
+    if (!check_request(exchange, method, version)) {
+        /* libmicrohttpd forgets the answer when it is being stopped, and asks again. */
+        pthread_mutex_lock(&exchange->lock);
+        exchange->phase = PHASE_REFUSED;
+        pthread_mutex_unlock(&exchange->lock);
         return send_or_wait(exchange);
+    }
     pthread_mutex_lock(&exchange->lock);
     exchange->phase = PHASE_GATE;
     pthread_mutex_unlock(&exchange->lock);
@@ -490,6 +495,7 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mhd, const cha
         status = take_body(exchange, upload, *upload_size);
         *upload_size = 0;
         return status == 0 ? MHD_YES : break_off(exchange, status);
+    case PHASE_REFUSED:
     case PHASE_HANDLER:
         break;
     }

@@ -126,6 +126,7 @@ struct http_field {
 
 enum http_phase {
     PHASE_NEW,
+    PHASE_REFUSED, /* answered without asking the gate */
     PHASE_GATE,   /* asked; http_pass or an answer comes later */
     PHASE_PASSED, /* the gate said yes */
     PHASE_BODY,

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,8 @@
 
 #include "base/clock.h"
 
-#define HEALTH "GET /health HTTP/1.1\r\n" HOST "\r\n"
+#define HEALTH_HEAD "GET /health HTTP/1.1\r\n" HOST
+#define HEALTH HEALTH_HEAD "\r\n"
 #define EVENTS "GET /events HTTP/1.1\r\n" HOST "\r\n"
 #define SLOW "GET /slow HTTP/1.1\r\n" HOST "\r\n"
 
@@ -386,6 +388,47 @@ static void the_end_waits_for_answers_under_way(void **state)
     free(answer);
 }
 
+/* Asks again and again on many connections, until the server is gone. */
+static void *keep_asking(void *argument)
+{
+    enum { COUNT = 32 };
+    static const char request[] = HEALTH_HEAD "A: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\n\r\n";
+    const atomic_bool *is_over = argument;
+    int fds[COUNT];
+    char unused[4096];
+
+    for (int i = 0; i < COUNT; i++)
+        fds[i] = client_connect();
+    while (!atomic_load(is_over)) {
+        for (int i = 0; i < COUNT; i++) {
+            (void)send(fds[i], request, strlen(request), MSG_NOSIGNAL | MSG_DONTWAIT);
+            (void)recv(fds[i], unused, sizeof unused, MSG_DONTWAIT);
+        }
+    }
+    for (int i = 0; i < COUNT; i++)
+        close(fds[i]);
+    return NULL;
+}
+
+/* libmicrohttpd drops what it is given once it is told to stop, and asks for it again. */
+static void requests_may_come_while_it_stops(void **state)
+{
+    const struct http_limits limits = fixture_limits();
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        atomic_bool is_over = false;
+        pthread_t thread;
+
+        pthread_create(&thread, NULL, keep_asking, &is_over);
+        wait_for(&fixture_answered, 100);
+        fixture_stop(1);
+        atomic_store(&is_over, true);
+        pthread_join(thread, NULL);
+        fixture_start(&limits);
+    }
+}
+
 static void the_end_does_not_wait_for_ever(void **state)
 {
     enum { COUNT = 30 };
@@ -446,6 +489,7 @@ int main(void)
         TEST(connections_beyond_the_limit_are_told),
         TEST(running_out_of_descriptors_is_survived),
         TEST(the_end_waits_for_answers_under_way),
+        TEST(requests_may_come_while_it_stops),
         TEST(the_end_does_not_wait_for_ever),
     };
 
