@@ -88,6 +88,7 @@ struct http_connection { /* all fields under server->lock, but those fixed at th
     int unsent;                /* bytes in the kernel's queue */
     double unsent_since;       /* since when it has not changed */
     bool is_peer_closed;
+    double peer_closed_at; /* of seconds_now(); 0: not */
     bool must_linger;
     bool is_abandoned;              /* its exchange was told to end */
     struct http_exchange *exchange; /* NULL: none */

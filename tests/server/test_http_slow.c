@@ -257,6 +257,41 @@ static void streams_whose_clients_go_away_are_closed(void **state)
         usleep(500);
 }
 
+static int connections(void)
+{
+    int count;
+
+    pthread_mutex_lock(&fixture_server->lock);
+    count = fixture_server->connection_count;
+    pthread_mutex_unlock(&fixture_server->lock);
+    return count;
+}
+
+/* The end often comes together with the bytes: in one of fifty or so libmicrohttpd does not see it.
+ */
+static void ends_that_come_with_bytes_are_seen(void **state)
+{
+    static const char *const requests[] = {"GET / HTTP/1.1\r\nHost: loc",
+                                           "POST /size HTTP/1.1\r\n" HOST
+                                           "Content-Length: 20\r\n\r\n01234",
+                                           "GET /health HTTP/1.1\r\n" HOST "\r\n"};
+    struct http_limits limits = http_default_limits;
+
+    (void)state;
+    limits.header_seconds = limits.body_seconds = limits.idle_seconds = 1000;
+    limits.body_grace_seconds = 1000;
+    limits.tick_seconds = 0.05;
+    restart(&limits);
+    for (int i = 0; i < 1000; i++) {
+        int fd = client_connect();
+
+        client_say(fd, requests[i % 3]);
+        close(fd);
+    }
+    while (connections() > 0)
+        usleep(1000);
+}
+
 static void requests_may_be_cut_at_every_byte(void **state)
 {
     static const char *const requests[] = {
@@ -485,6 +520,7 @@ int main(void)
         TEST(streams_that_are_not_read_are_dropped),
         TEST(clients_that_go_away_are_noticed),
         TEST(streams_whose_clients_go_away_are_closed),
+        TEST(ends_that_come_with_bytes_are_seen),
         TEST(requests_may_be_cut_at_every_byte),
         TEST(connections_beyond_the_limit_are_told),
         TEST(running_out_of_descriptors_is_survived),
