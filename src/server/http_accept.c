@@ -189,7 +189,7 @@ static void take(struct http_server *server, int fd, const struct sockaddr_stora
 
 void http_accept_all(struct http_server *server)
 {
-    for (int i = 0; i < ACCEPTS_AT_ONCE && server->listen_fd >= 0; i++) {
+    for (int i = 0; i < ACCEPTS_AT_ONCE && !atomic_load(&server->is_stopping); i++) {
         struct sockaddr_storage from;
         socklen_t size = sizeof from;
         int fd = accept4(server->listen_fd, (struct sockaddr *)&from, &size,

@@ -97,6 +97,7 @@ struct http_connection { /* all fields under server->lock, but those fixed at th
 
 MUST_CHECK bool http_watch_start(struct http_server *server, struct error *err);
 void http_watch_stop(struct http_server *server);
+/* Once it returns, libmicrohttpd gets no new connection: it may be stopped. */
 void http_watch_stop_accepting(struct http_server *server);
 struct http_connection *http_connection_of(struct http_server *server, int fd);
 void http_connection_enter_locked(struct http_connection *connection, enum connection_state state);
@@ -128,8 +129,8 @@ struct http_field {
 enum http_phase {
     PHASE_NEW,
     PHASE_REFUSED, /* answered without asking the gate */
-    PHASE_GATE,   /* asked; http_pass or an answer comes later */
-    PHASE_PASSED, /* the gate said yes */
+    PHASE_GATE,    /* asked; http_pass or an answer comes later */
+    PHASE_PASSED,  /* the gate said yes */
     PHASE_BODY,
     PHASE_HANDLER,
 };
@@ -323,6 +324,7 @@ struct http_server {
     size_t fd_count;
     int connection_count;
     int exchange_count;
+    bool is_accepting;
     struct http_stream *tls_streams;
 };
 

@@ -224,6 +224,10 @@ static void stop_listening(struct http_server *server)
         return;
     close(server->listen_fd);
     server->listen_fd = -1;
+    pthread_mutex_lock(&server->lock);
+    server->is_accepting = false;
+    pthread_cond_broadcast(&server->changed);
+    pthread_mutex_unlock(&server->lock);
 }
 
 static void *watch(void *argument)
@@ -274,6 +278,7 @@ bool http_watch_start(struct http_server *server, struct error *err)
         return error_set_errno(err, errno, "watching connections");
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, WATCH_STACK_BYTES);
+    server->is_accepting = true;
     failure = pthread_create(&server->watch, &attributes, watch, server);
     pthread_attr_destroy(&attributes);
     if (failure != 0)
@@ -286,6 +291,10 @@ void http_watch_stop_accepting(struct http_server *server)
 {
     atomic_store(&server->is_stopping, true);
     wake(server);
+    pthread_mutex_lock(&server->lock);
+    while (server->is_accepting)
+        pthread_cond_wait(&server->changed, &server->lock);
+    pthread_mutex_unlock(&server->lock);
 }
 
 /* The streams and lingering sockets that are left go with it. */

@@ -20,7 +20,7 @@
 struct http_server *fixture_server;
 int fixture_port;
 atomic_int fixture_evil, fixture_gone, fixture_closed, fixture_done, fixture_slow;
-atomic_int fixture_answered;
+atomic_int fixture_answered, fixture_pieces;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct http_exchange *waiting[WAITING_MAX]; /* under lock */
@@ -180,6 +180,7 @@ static void reply_pieces(struct http_exchange *exchange, void *context)
 
     (void)context;
     *left = count ? atoi(count) : 3;
+    fixture_pieces++;
     http_reply_pieces(exchange, "application/zip", "all.zip", make_piece, end_pieces, left);
 }
 
@@ -239,7 +240,7 @@ void fixture_start_with(const struct http_options *options, const struct http_li
     struct error err = {0};
 
     fixture_evil = fixture_gone = fixture_closed = fixture_done = fixture_slow = 0;
-    fixture_answered = 0;
+    fixture_answered = fixture_pieces = 0;
     if (!parts[1].context)
         parts[1].context = (void *)test_write_file("file", "0123456789", 10);
     if (!http_server_start_with(&fixture_server, options, parts, limits, &err))

@@ -20,7 +20,7 @@ extern atomic_int fixture_gone;   /* calls of http_on_disconnect's function */
 extern atomic_int fixture_closed; /* streams that were closed */
 extern atomic_int fixture_done;   /* downloads in pieces that ended */
 extern atomic_int fixture_slow;   /* requests for /slow that wait for fixture_release */
-extern atomic_int fixture_answered;
+extern atomic_int fixture_answered, fixture_pieces; /* answers; downloads in pieces that began */
 
 /* Limits that tests can wait for; what a test does not set stays generous. */
 struct http_limits fixture_limits(void);

@@ -486,6 +486,7 @@ static void the_end_does_not_wait_for_ever(void **state)
         client_say(pieces[i], "GET /pieces?count=1000 HTTP/1.1\r\n" HOST "\r\n");
     }
     wait_for(&fixture_slow, COUNT);
+    wait_for(&fixture_pieces, COUNT);
     while (fixture_streams() < COUNT)
         usleep(1000);
     begin = seconds_now();
