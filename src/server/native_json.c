@@ -12,7 +12,6 @@
 /* Shares of a job's progress that have no steps to count. */
 #define PROGRESS_ENCODED 0.03
 #define PROGRESS_DENOISED 0.93
-#define PROGRESS_DECODED 0.98
 
 json_t *native_text(const char *text)
 {
@@ -75,8 +74,8 @@ static const char *phase_name(enum job_phase phase)
     return "wait";
 }
 
-/* Steps count, not phases: of several pictures some are decoded while others are still to be drawn,
- * and progress never goes back. */
+/* Steps count, not phases: of several pictures one is saved while others are still to be drawn or
+ * decoded, and progress never goes back. */
 double native_job_progress(const struct job_view *job)
 {
     double part = job->step_count > 0 ? (double)job->step / job->step_count : 0;
@@ -85,8 +84,6 @@ double native_job_progress(const struct job_view *job)
         return 1;
     if (job->state != JOB_RUNNING || (part <= 0 && job->phase < JOB_PHASE_DENOISE))
         return 0;
-    if (part >= 1 && job->phase == JOB_PHASE_SAVE)
-        return PROGRESS_DECODED;
     return PROGRESS_ENCODED + fmin(fmax(part, 0), 1) * (PROGRESS_DENOISED - PROGRESS_ENCODED);
 }
 

@@ -116,7 +116,7 @@ static void progress_of_several_pictures_never_goes_back(void **state)
         {JOB_PHASE_WAIT, 0},    {JOB_PHASE_ENCODE, 0},  {JOB_PHASE_DENOISE, 1},
         {JOB_PHASE_DENOISE, 8}, {JOB_PHASE_DECODE, 8},  {JOB_PHASE_SAVE, 8},
         {JOB_PHASE_ENCODE, 8},  {JOB_PHASE_DENOISE, 9}, {JOB_PHASE_DENOISE, 16},
-        {JOB_PHASE_DECODE, 16}, {JOB_PHASE_SAVE, 16},
+        {JOB_PHASE_DECODE, 16}, {JOB_PHASE_SAVE, 16},   {JOB_PHASE_DECODE, 16},
     };
     struct job_view job = {.state = JOB_RUNNING, .step_count = 16};
     double last = 0;
