@@ -93,6 +93,22 @@ static void write_size(struct line *line, int width, int height)
     fprintf(line->out, "%dx%d", width, height);
 }
 
+const char *infotext_fp8_weight(const char *weight_types)
+{
+    if (strstr(weight_types, "f8_e4m3"))
+        return "fp8_e4m3fn";
+    return strstr(weight_types, "f8_e5m2") ? "fp8_e5m2" : NULL;
+}
+
+const char *infotext_skip_layers(char *text, size_t size, const int32_t *layers, int count)
+{
+    size_t used = 0;
+
+    for (int i = 0; i < count && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%" PRId32, i ? ", " : "", layers[i]);
+    return count > 0 ? text : NULL;
+}
+
 static void write_parameters(FILE *out, const struct infotext *infotext)
 {
     struct line line = {.out = out};

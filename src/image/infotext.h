@@ -5,6 +5,7 @@
 #define IMAGE_INFOTEXT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/attributes.h"
@@ -30,6 +31,11 @@ struct infotext {
     int t5_tokens;             /* "T5 tokens"; negative: left out */
     const char *version;       /* "sd35 0.1.0" */
 };
+
+/* The field fp8_weight for a list of the types of weights, "f16 f8_e4m3"; NULL: none is FP8. */
+const char *infotext_fp8_weight(const char *weight_types);
+/* The field skip_layers, in `text` of `size` bytes, 14 for each layer; NULL: none. */
+const char *infotext_skip_layers(char *text, size_t size, const int32_t *layers, int count);
 
 /* The caller frees *out. Always ends with the parameters line. */
 MUST_CHECK bool infotext_format(char **out, const struct infotext *infotext, struct error *err);

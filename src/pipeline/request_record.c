@@ -1,8 +1,5 @@
 #include "pipeline/request_record.h"
 
-#include <stdio.h>
-#include <string.h>
-
 #include "base/version.h"
 #include "image/infotext.h"
 
@@ -71,31 +68,11 @@ json_t *request_record_json(const struct request_record *record, uint64_t seed)
 
 /* --- AUTOMATIC1111's --- */
 
-#define SKIP_LAYERS_BYTES (SKIP_LAYERS_MAX * 14)
-
-static const char *skip_layers_text(char text[SKIP_LAYERS_BYTES],
-                                    const struct pipeline_request *request)
-{
-    int used = 0;
-
-    for (int i = 0; i < request->skip_layer_count; i++)
-        used += snprintf(text + used, SKIP_LAYERS_BYTES - (size_t)used, "%s%d", i ? ", " : "",
-                         request->skip_layers[i]);
-    return request->skip_layer_count > 0 ? text : NULL;
-}
-
-static const char *fp8_weight(const char *weight_types)
-{
-    if (strstr(weight_types, "f8_e4m3"))
-        return "fp8_e4m3fn";
-    return strstr(weight_types, "f8_e5m2") ? "fp8_e5m2" : NULL;
-}
-
 bool request_record_infotext(char **out, const struct request_record *record, uint64_t seed,
                              struct error *err)
 {
     const struct pipeline_request *request = record->request;
-    char layers[SKIP_LAYERS_BYTES];
+    char layers[SKIP_LAYERS_MAX * 14];
     struct infotext infotext = {
         .prompt = request->prompt,
         .negative_prompt = request->negative_prompt,
@@ -107,10 +84,11 @@ bool request_record_infotext(char **out, const struct request_record *record, ui
         .width = request->width,
         .height = request->height,
         .model = record->model,
-        .fp8_weight = fp8_weight(record->info->weight_types),
+        .fp8_weight = infotext_fp8_weight(record->info->weight_types),
         .denoising_strength = has_init(record) ? request->strength : -1,
         .rng = request->noise_source == NOISE_TORCH_CUDA ? "NV" : "CPU",
-        .skip_layers = skip_layers_text(layers, request),
+        .skip_layers = infotext_skip_layers(layers, sizeof layers, request->skip_layers,
+                                            request->skip_layer_count),
         .skip_layer_scale = request->skip_layer_count > 0 ? request->skip_layer_scale : -1,
         .flow_shift = request->flow_shift,
         .t5_tokens = record->info->has_t5 ? request->t5_tokens : -1,
