@@ -214,6 +214,12 @@ static void start_worker(struct supervisor *supervisor, uint32_t index)
     close_fd(&ends[1]);
 }
 
+/* A front that has closed its end is dying, though it may not be dead yet. */
+static bool has_front(const struct supervisor *supervisor)
+{
+    return supervisor->front.pid != 0 && supervisor->control_fd >= 0;
+}
+
 static void start_due(struct supervisor *supervisor)
 {
     double now = seconds_now();
@@ -222,7 +228,7 @@ static void start_due(struct supervisor *supervisor)
         return;
     if (supervisor->front.pid == 0 && now >= supervisor->front.start_at)
         start_front(supervisor);
-    for (int i = 0; supervisor->front.pid != 0 && i < supervisor->options->worker_count; i++) {
+    for (int i = 0; has_front(supervisor) && i < supervisor->options->worker_count; i++) {
         const struct supervised *worker = &supervisor->workers[i];
 
         if (worker->pid == 0 && now >= worker->start_at)
@@ -272,6 +278,30 @@ static void wait_for_all(struct supervisor *supervisor)
             if (pid == supervisor->workers[i].pid)
                 supervisor->workers[i].pid = 0;
         }
+    }
+}
+
+/* --- Being told by the front --- */
+
+static void hear_front(struct supervisor *supervisor)
+{
+    struct front_says says;
+
+    while (supervisor->control_fd >= 0) {
+        ssize_t size = recv(supervisor->control_fd, &says, sizeof says, MSG_DONTWAIT);
+
+        if (size == 0) { /* it is dying: SIGCHLD comes */
+            close_fd(&supervisor->control_fd);
+            return;
+        }
+        if (size != (ssize_t)sizeof says)
+            return;
+        if (says.word == FRONT_LISTENS)
+            supervisor->has_listened = true;
+        if (says.word == FRONT_KILL_WORKER &&
+            says.index < (uint32_t)supervisor->options->worker_count &&
+            supervisor->workers[says.index].pid > 0)
+            kill(supervisor->workers[says.index].pid, SIGKILL);
     }
 }
 
@@ -330,7 +360,7 @@ static void worker_died(struct supervisor *supervisor, struct supervised *worker
 
     worker->pid = 0;
     worker->restarts++;
-    if (worker->is_orphan) {
+    if (worker->is_orphan || !has_front(supervisor)) {
         worker->start_at = now;
         return;
     }
@@ -355,6 +385,7 @@ static void reap(struct supervisor *supervisor)
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         kill_point_forget();
+        hear_front(supervisor); /* a front that is dying takes its workers along */
         if (pid == supervisor->front.pid)
             front_died(supervisor, status);
         for (int i = 0; i < supervisor->options->worker_count; i++) {
@@ -364,7 +395,7 @@ static void reap(struct supervisor *supervisor)
     }
 }
 
-/* --- Being told --- */
+/* --- Signals --- */
 
 static void drain(struct supervisor *supervisor, int signal)
 {
@@ -392,28 +423,6 @@ static void take_signals(struct supervisor *supervisor)
             kill(supervisor->front.pid, SIGHUP);
     }
     reap(supervisor);
-}
-
-static void hear_front(struct supervisor *supervisor)
-{
-    struct front_says says;
-
-    while (supervisor->control_fd >= 0) {
-        ssize_t size = recv(supervisor->control_fd, &says, sizeof says, MSG_DONTWAIT);
-
-        if (size == 0) { /* it is dying: SIGCHLD comes */
-            close_fd(&supervisor->control_fd);
-            return;
-        }
-        if (size != (ssize_t)sizeof says)
-            return;
-        if (says.word == FRONT_LISTENS)
-            supervisor->has_listened = true;
-        if (says.word == FRONT_KILL_WORKER &&
-            says.index < (uint32_t)supervisor->options->worker_count &&
-            supervisor->workers[says.index].pid > 0)
-            kill(supervisor->workers[says.index].pid, SIGKILL);
-    }
 }
 
 /* --- The loop --- */
@@ -455,7 +464,7 @@ static int time_left(const struct supervisor *supervisor, double now)
 
         if (worker->pid != 0)
             due = earlier(due, worker->kill_at);
-        else if (!supervisor->is_draining && supervisor->front.pid != 0)
+        else if (!supervisor->is_draining && has_front(supervisor))
             due = fmin(due, worker->start_at);
     }
     if (isinf(due))

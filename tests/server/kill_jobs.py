@@ -35,7 +35,12 @@ def is_in(job, states=TERMINAL):
 
 
 def wait_end(server, job, seconds=300):
-    return wait_until(f"job {job} ends", lambda: is_in(job_of(server, job)), seconds)
+    """The ended job; where it does not end, what it was last and what the server has logged."""
+    try:
+        return wait_until(f"job {job} ends", lambda: is_in(job_of(server, job)), seconds)
+    except AssertionError as problem:
+        last, health = job_of(server, job), server.process.poll()
+        raise AssertionError(f"{problem}\nlast: {last}\nsupervisor ended: {health}\n" + "".join(server.log[-30:])) from None
 
 
 def wait_step(server, job, step=2):

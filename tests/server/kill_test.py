@@ -31,8 +31,6 @@ def points(jobs, arguments):
     return kill_points.at_points(jobs, arguments.program, arguments.each, arguments.rng)
 
 
-
-
 def kill_one(server, victim):
     """Whether there was one to kill."""
     if victim == "supervisor":
@@ -109,7 +107,7 @@ def waiting(jobs, arguments):
         with jobs.server(arguments.program) as server:
             server.wait_ready()
             job, answers = jobs.submit(server, steps=8), []
-            size = {"width": 64, "height": 64, "steps": 8}
+            size = {"width": 64, "height": 64, "steps": 100}  # none of them is done when the front dies
             calls = [(f"/api/v1/jobs?wait=60", {"prompt": "waits", **size}), ("/sdapi/v1/txt2img", {"prompt": "waits", **size}),
                      ("/v1/images/generations", {"prompt": "waits", "size": "64x64"})]
             threads = [threading.Thread(target=hang_on, args=(server, *call, answers)) for call in calls]

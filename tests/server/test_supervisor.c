@@ -1,5 +1,6 @@
 /* The supervisor with children that are tiny functions. Each test runs it in a process of its own,
  * and hears of what happens over pipes. */
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "server/log.h"
 #include "server/supervisor.h"
 #include "support/support.h"
 
@@ -21,7 +23,13 @@ struct note {
 
 static struct scene {
     int notes[2];
-    enum front_behaviour { FRONT_SERVES, FRONT_CRASHES, FRONT_CANNOT_START, FRONT_IGNORES } front;
+    enum front_behaviour {
+        FRONT_SERVES,
+        FRONT_CRASHES,
+        FRONT_CANNOT_START,
+        FRONT_IGNORES,
+        FRONT_DIES_SLOWLY /* its worker's channel closes first */
+    } front;
     bool worker_hangs; /* the front has it killed */
     int worker_code;   /* of a worker that ends at once; -1: it lives until its channel closes */
 } scene;
@@ -65,6 +73,12 @@ static void hear_arrival(int control_fd)
     says.index = arrived.index;
     if (scene.worker_hangs)
         (void)!send(control_fd, &says, sizeof says, 0);
+    if (scene.front == FRONT_DIES_SLOWLY) {
+        close(control_fd);
+        close(*(int *)CMSG_DATA(&control.header));
+        usleep(100000);
+        _exit(42);
+    }
 }
 
 static int run_front(void *context, int control_fd)
@@ -83,7 +97,8 @@ static int run_front(void *context, int control_fd)
     sigfillset(&blocked);
     sigprocmask(SIG_SETMASK, &blocked, &open);
     note('F', getpid(), 0);
-    (void)!send(control_fd, &listens, sizeof listens, 0);
+    if (scene.front != FRONT_DIES_SLOWLY)
+        (void)!send(control_fd, &listens, sizeof listens, 0);
     if (scene.front == FRONT_CRASHES)
         raise(SIGKILL);
     for (;;) {
@@ -125,8 +140,10 @@ static pid_t start(double grace, double time_scale)
 
     assert_int_equal(pipe(scene.notes), 0);
     pid = fork();
-    if (pid == 0)
+    if (pid == 0) {
+        log_setup(&(struct log_options){.level = LOG_WARNING, .process = "supervisor"});
         _exit(supervisor_run(&options));
+    }
     close(scene.notes[1]);
     return pid;
 }
@@ -274,6 +291,36 @@ static void a_front_that_cannot_start_ends_it_with_its_code(void **state)
     assert_int_equal(finish(pid), 42);
 }
 
+/* The worker is dead before its front is, and it is not its fault: nothing is said about it and no
+ * other one comes. */
+static void a_worker_that_dies_with_its_front_is_no_fault(void **state)
+{
+    struct note said;
+    char line[200];
+    int workers = 0, status, log[2], saved = dup(STDERR_FILENO);
+    ssize_t logged;
+    pid_t pid;
+
+    (void)state;
+    assert_int_equal(pipe2(log, O_NONBLOCK), 0);
+    dup2(log[1], STDERR_FILENO);
+    scene = (struct scene){.worker_code = -1, .front = FRONT_DIES_SLOWLY};
+    pid = start(30, 0.001);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    while (read(scene.notes[0], &said, sizeof said) > 0)
+        workers += said.what == 'W';
+    close(scene.notes[0]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(WEXITSTATUS(status), 42);
+    assert_int_equal(workers, 1);
+    logged = read(log[0], line, sizeof line - 1);
+    line[logged > 0 ? logged : 0] = '\0';
+    assert_string_equal(line, "");
+    close(log[0]);
+    close(log[1]);
+}
+
 static void children_die_with_the_supervisor(void **state)
 {
     struct note said;
@@ -303,6 +350,7 @@ int main(void)
         cmocka_unit_test(a_front_that_dies_comes_again_with_new_workers),
         cmocka_unit_test(a_front_that_dies_five_times_ends_it_all),
         cmocka_unit_test(a_front_that_cannot_start_ends_it_with_its_code),
+        cmocka_unit_test(a_worker_that_dies_with_its_front_is_no_fault),
         cmocka_unit_test(children_die_with_the_supervisor),
     };
 
