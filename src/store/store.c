@@ -11,6 +11,9 @@
 
 #include "store/store_private.h"
 
+#define LOCK_SECONDS 2
+#define LOCK_TRIES_PER_SECOND 50
+
 const char *job_state_name(enum job_state state)
 {
     static const char *const names[] = {
@@ -133,6 +136,24 @@ static bool recover_jobs(struct store *store, struct error *err)
     return store_write_end(store, is_good, err);
 }
 
+/* A server that was killed a moment ago may not be wholly gone: its lock is waited for. */
+static bool lock_folder(struct store *store, struct error *err)
+{
+    const struct timespec pause = {.tv_nsec = 1000000000L / LOCK_TRIES_PER_SECOND};
+
+    for (int tries = 0; flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+        if (errno != EWOULDBLOCK)
+            return error_set_errno(err, errno, "locking '%s'", store->folder);
+        if (tries == LOCK_SECONDS * LOCK_TRIES_PER_SECOND)
+            return error_set(err, ERROR_BAD_REQUEST,
+                             "another server works on '%s': stop it, or give this one a folder of "
+                             "its own",
+                             store->folder);
+        nanosleep(&pause, NULL);
+    }
+    return true;
+}
+
 static bool open_folders(struct store *store, struct error *err)
 {
     struct stat st;
@@ -147,14 +168,8 @@ static bool open_folders(struct store *store, struct error *err)
                             O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     if (store->lock_fd < 0 || fstat(store->lock_fd, &st) != 0 || fchmod(store->lock_fd, 0600) != 0)
         return error_set_errno(err, errno, "the lock of '%s'", store->folder);
-    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        if (errno == EWOULDBLOCK)
-            return error_set(err, ERROR_BAD_REQUEST,
-                             "another server works on '%s': stop it, or give this one a folder of "
-                             "its own",
-                             store->folder);
-        return error_set_errno(err, errno, "locking '%s'", store->folder);
-    }
+    if (!lock_folder(store, err))
+        return false;
     store->temporary_fd = store_make_folder(store, store->state_fd, STORE_TEMPORARY_FOLDER, err);
     return store->temporary_fd >= 0;
 }

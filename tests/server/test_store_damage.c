@@ -125,6 +125,30 @@ static void a_second_server_is_refused(void **state)
     store_close(fixture_open(folder));
 }
 
+/* As after a kill and a start at once. */
+static void a_server_that_is_about_to_be_gone_is_waited_for(void **state)
+{
+    const char *folder = fixture_folder();
+    int opened[2], status;
+    char byte;
+    pid_t pid;
+
+    (void)state;
+    assert_int_equal(pipe(opened), 0);
+    pid = fork();
+    if (pid == 0) {
+        fixture_open(folder);
+        (void)!write(opened[1], "", 1);
+        usleep(300000);
+        _exit(0);
+    }
+    assert_int_equal(read(opened[0], &byte, 1), 1);
+    store_close(fixture_open(folder));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    close(opened[0]);
+    close(opened[1]);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
     const char *folder = filled_folder(1);
@@ -525,6 +549,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_second_server_is_refused),
+        cmocka_unit_test(a_server_that_is_about_to_be_gone_is_waited_for),
         cmocka_unit_test(a_newer_schema_is_refused),
         cmocka_unit_test(a_lost_database_is_not_begun_anew),
         cmocka_unit_test(a_flipped_byte_is_no_crash_and_no_new_beginning),
