@@ -8,6 +8,7 @@
 #include "base/attributes.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/process_user.h"
 #include "cli/report.h"
 #include "server/key_commands.h"
 #include "store/store.h"
@@ -15,15 +16,22 @@
 #define FIELD(name) offsetof(struct keys_settings, name)
 
 struct keys_settings {
-    const char *folder, *name, *scopes;
+    const char *folder, *user, *name, *scopes;
     int rate, days;
 };
 
 #define FOLDER_OPTION                                                                              \
-    {                                                                                              \
-        "outputs-dir", 'o', OPTION_TEXT, FIELD(folder), "DIR", 0, 0, NULL,                         \
-            "Folder of the server's pictures. Default: outputs.", NULL                             \
-    }
+    {"outputs-dir",                                                                                \
+     'o',                                                                                          \
+     OPTION_TEXT,                                                                                  \
+     FIELD(folder),                                                                                \
+     "DIR",                                                                                        \
+     0,                                                                                            \
+     0,                                                                                            \
+     NULL,                                                                                         \
+     "Folder of the server's pictures. Default: outputs.",                                         \
+     NULL},                                                                                        \
+        PROCESS_USER_OPTION(FIELD(user))
 
 static const struct option add_options[] = {
     {"name", 'n', OPTION_TEXT, FIELD(name), "NAME", 0, 0, NULL,
@@ -158,6 +166,8 @@ static bool run_verb(const struct keys_verb *verb, const struct keys_settings *s
 
     if (verb->needs_name && !settings->name)
         return error_set(err, ERROR_BAD_REQUEST, "the name is missing");
+    if (!process_user_adopt(settings->user, folder, err))
+        return false;
     if (!store_open(&store, folder, err)) {
         if (err->code == ERROR_BAD_REQUEST)
             error_set(err, ERROR_BAD_REQUEST,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/process_user.h"
 #include "cli/report.h"
 #include "cli/serve_front.h"
 #include "cli/serve_options.h"
@@ -143,7 +144,8 @@ int serve_command(int argc, char **argv, const atomic_bool *cancel)
         options_print_help(stdout, &serve_option_table);
         return 0;
     }
-    if (list_devices(&serve, &err) && serve_model_path(&serve.model, &serve.settings, &err) &&
+    if (process_user_adopt(serve.settings.user, serve.settings.outputs_dir, &err) &&
+        list_devices(&serve, &err) && serve_model_path(&serve.model, &serve.settings, &err) &&
         check_folders(&serve, &err)) {
         code = supervise(&serve);
     } else {

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/process_user.h"
 #include "pipeline/pipeline.h"
 
 #define FIELD(name) offsetof(struct serve_settings, name)
@@ -27,6 +28,7 @@ static const struct option options[] = {
      "Where a model that is given by name lies.", NULL},
     {"outputs-dir", 0, OPTION_TEXT, FIELD(outputs_dir), "DIR", 0, 0, NULL,
      "Pictures, history and queue. Default: outputs.", NULL},
+    PROCESS_USER_OPTION(FIELD(user)),
 
     ENGINE_MACHINE_OPTIONS(struct serve_settings),
 

@@ -14,7 +14,7 @@
 /* Texts are borrowed from the arguments and the environment. */
 struct serve_settings {
     struct engine_settings engine;
-    const char *models_dir, *outputs_dir;
+    const char *models_dir, *outputs_dir, *user;
 
     const char *host;
     int port;
