@@ -1,4 +1,4 @@
-/* Only in builds with SD35_KILL_POINTS. */
+/* Only in sd35-mortal. */
 #include "base/kill_point.h"
 
 #include <signal.h>

@@ -1,4 +1,4 @@
-/* Where tests kill the process, in builds with -DSD35_KILL_POINTS=ON; nothing at all in others.
+/* Where tests kill the process: in sd35-mortal, which tests build; nothing at all elsewhere.
  *
  * SD35_KILL_AT=point[:n][+micros] kills with SIGKILL at the n-th time that the point is reached
  * (default 1), or so many microseconds after that. Counted in each process. The supervisor forgets

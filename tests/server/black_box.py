@@ -144,7 +144,7 @@ def main():
     parser.add_argument("program", type=pathlib.Path)
     parser.add_argument("names", nargs="*", choices=[*TESTS, []])
     parser.add_argument("--shots", type=pathlib.Path, default=ROOT / "build" / "shots")
-    parser.add_argument("--mortal", type=pathlib.Path, help="an SD35 of a build with -DSD35_KILL_POINTS=ON, for kill")
+    parser.add_argument("--mortal", type=pathlib.Path, help="sd35-mortal, for kill")
     parser.add_argument("--moments", type=int, default=200)
     parser.add_argument("--each", type=int, default=20)
     parser.add_argument("--lanes", type=int, default=1, help="tests at a time; load is always alone")

@@ -1,4 +1,4 @@
-"""Kill points: the front or the worker dies exactly there, once (SD35_KILL_AT, in builds with -DSD35_KILL_POINTS=ON), and what must be true after the restart."""
+"""Kill points: the front or the worker dies exactly there, once (SD35_KILL_AT), and what must be true after the restart."""
 import contextlib
 import pathlib
 import shutil

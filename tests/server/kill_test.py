@@ -2,8 +2,8 @@
 
 usage: kill_test.py SD35 [--each N] [--moments N] [--seed N] [SCENARIO ...]
 
-SCENARIOs choose of: points, moments, batch, waiting, hanging, poison, sigterm, full, readonly, second, damaged. SD35 is of a build with
--DSD35_KILL_POINTS=ON; without that, points and poison are SKIPPED, loudly, as are full and readonly where nothing can be mounted (they need root).
+SCENARIOs choose of: points, moments, batch, waiting, hanging, poison, sigterm, full, readonly, second, damaged. SD35 is
+sd35-mortal; without kill points, points and poison are SKIPPED, loudly, as are full and readonly where nothing can be mounted (they need root).
 
 After all of it every job that was answered with 202 is done, once, with the bytes that the same request always gives, or has failed as poison because
 its process was killed twice; one idempotency key is one job; and `sd35 verify --store` finds no defect after each scenario.
@@ -198,7 +198,7 @@ SCENARIOS = {"points": points, "moments": moments, "batch": batch, "waiting": wa
 def missing(name, program):
     """Why a scenario cannot be run here."""
     if name in ("points", "poison") and not has_kill_points(program):
-        return "the program has no kill points (-DSD35_KILL_POINTS=ON)"
+        return "the program has no kill points (sd35-mortal has)"
     if name in ("full", "readonly") and not kill_faults.can_mount():
         return "nothing can be mounted here"
     return None
