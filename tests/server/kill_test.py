@@ -82,7 +82,7 @@ def batch(jobs, arguments):
     for _ in range(arguments.each):
         with jobs.server(arguments.program) as server:
             server.wait_ready()
-            both = [jobs.submit(server, seed=seed, steps=12) for seed in (1, 2)]
+            both = [jobs.submit(server, seed=seed, steps=40) for seed in (1, 2)]
             for job in both:
                 wait_step(server, job, arguments.rng.randrange(1, 6))
             kill(server, server.workers()[0])
@@ -134,7 +134,7 @@ def hanging(jobs, arguments):
         with jobs.server(arguments.program) as server:
             server.wait_ready()
             jobs.check_done(server, jobs.submit(server))
-            job = jobs.submit(server, steps=12)
+            job = jobs.submit(server, steps=40)
             wait_step(server, job)
             worker = server.workers()[0]
             server.kill(worker, signal.SIGSTOP)
@@ -167,7 +167,7 @@ def poison(jobs, arguments):
 def stop_and_go_on(jobs, arguments, grace, finishes):
     with jobs.server(arguments.program, ["--grace", grace]) as server:
         server.wait_ready()
-        both = [jobs.submit(server, seed=seed, steps=12) for seed in (1, 2)]
+        both = [jobs.submit(server, seed=seed, steps=40) for seed in (1, 2)]
         waits = jobs.submit(server)
         wait_step(server, both[0])
         end(server)
