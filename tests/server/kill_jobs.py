@@ -36,11 +36,13 @@ def is_in(job, states=TERMINAL):
 
 def wait_end(server, job, seconds=300):
     """The ended job; where it does not end, what it was last and what the server has logged."""
+    def ended():
+        assert server.process.poll() is None, f"the server ended with {server.process.poll()} before job {job}"
+        return is_in(job_of(server, job))
     try:
-        return wait_until(f"job {job} ends", lambda: is_in(job_of(server, job)), seconds)
+        return wait_until(f"job {job} ends", ended, seconds)
     except AssertionError as problem:
-        last, health = job_of(server, job), server.process.poll()
-        raise AssertionError(f"{problem}\nlast: {last}\nsupervisor ended: {health}\n" + "".join(server.log[-30:])) from None
+        raise AssertionError(f"{problem}\nlast: {job_of(server, job)}\n" + "".join(server.log[-40:])) from None
 
 
 def wait_step(server, job, step=2):

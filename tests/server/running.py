@@ -89,7 +89,8 @@ class Server:
             if key:
                 self.key = key[1]
             address = re.search(r"serving at (https?://\S+?)/?\s*$", line)
-            if address:  # of each front: with port 0 the next one has another
+            # Of each front: with port 0 the next one has another. Not what a server that was killed had said.
+            if address and process is self.process:
                 self.port = urllib.parse.urlsplit(address[1]).port
                 self.url = address[1]
 
