@@ -79,7 +79,7 @@ static void note_connection(void *cls, struct MHD_Connection *mhd, void **contex
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
 
     if (how == MHD_CONNECTION_NOTIFY_STARTED) {
-        *context = info ? http_connection_of(server, info->connect_fd) : NULL;
+        *context = info ? http_connection_confirm(server, info->connect_fd) : NULL;
     } else if (*context) {
         http_connection_closed(*context);
         *context = NULL;
