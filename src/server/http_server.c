@@ -18,7 +18,9 @@
 #define DAEMON_STACK_BYTES (256 << 10)
 /* Of libmicrohttpd, for each connection: holds the whole head of a request. More than 32 KiB, and
  * it maps them instead of taking them from the heap, where streams that outlive their connection
- * would keep the holes between them from going back. */
+ * would keep the holes between them from going back. Only what is touched is resident: measured, 1
+ * KiB of a connection that has said nothing, 5 of one that has begun a head, 17 with 15 KiB of it.
+ */
 #define CONNECTION_BYTES (48 << 10)
 #define PEM_BYTES_MAX (1 << 20)
 #define ABANDONED_SECONDS 5.0 /* for answers that were broken off to leave */
