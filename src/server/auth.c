@@ -268,7 +268,8 @@ static enum auth_verdict check_proxy(struct auth *auth, const struct http_exchan
     if (!user || !*user ||
         !auth_address_is_in(http_peer_address(exchange), auth->options.trusted_proxies))
         return AUTH_NO_CREDENTIALS;
-    if (!auth_name_is_valid(user))
+    /* One of two is not the proxy's: it adds where it should set. */
+    if (http_header_count(exchange, auth->options.proxy_header) > 1 || !auth_name_is_valid(user))
         return AUTH_WRONG_USER;
     auth_identity_of_user(out, user);
     return AUTH_PASSES;

@@ -76,6 +76,15 @@ const char *http_header(const struct http_exchange *exchange, const char *name)
     return find(exchange->headers, FAKE_PAIRS_MAX, name);
 }
 
+int http_header_count(const struct http_exchange *exchange, const char *name)
+{
+    int count = 0;
+
+    for (size_t i = 0; i < FAKE_PAIRS_MAX && exchange->headers[i].name; i++)
+        count += strcasecmp(exchange->headers[i].name, name) == 0;
+    return count;
+}
+
 const char *http_cookie(const struct http_exchange *exchange, const char *name)
 {
     return find(exchange->cookies, 2, name);

@@ -190,6 +190,19 @@ static void test_off(void **state)
     auth_destroy(auth);
 }
 
+/* A proxy that adds its header to the client's, which comes first. */
+static void check_two_users(struct auth *auth)
+{
+    struct http_exchange exchange;
+
+    fake_init(&exchange, &draw_route);
+    exchange.peer = "10.1.1.1";
+    fake_header(&exchange, "X-Auth-Request-User", "eve");
+    exchange.headers[2] = (struct fake_pair){"x-auth-request-user", "bob"};
+    assert_int_equal(check(auth, &exchange), 403);
+    fake_finish(&exchange);
+}
+
 static void test_proxy(void **state)
 {
     const char *const proxies[] = {"10.0.0.0/8", NULL};
@@ -220,6 +233,7 @@ static void test_proxy(void **state)
             assert_string_equal(exchange.identity.name, rows[i].user);
         fake_finish(&exchange);
     }
+    check_two_users(auth);
     auth_destroy(auth);
 }
 
