@@ -30,7 +30,8 @@ static bool make_secret(struct store *store, char hex[2 * AUTH_SECRET_BYTES + 1]
     return store_set_setting(store, "secret", hex, err);
 }
 
-/* On the hub's thread: the secret, made by the first start, and the keys. */
+/* On the hub's thread: the secret, made by the first start, the keys, the sessions that are over.
+ */
 static bool load_from_store(void *context, struct store *store, struct error *err)
 {
     struct auth *auth = context;
@@ -47,7 +48,7 @@ static bool load_from_store(void *context, struct store *store, struct error *er
     free(kept);
     if (!ok)
         return error_set(err, ERROR_BAD_FILE, "the secret of sessions in the store is damaged");
-    return auth_keys_load(&auth->keys, store, err);
+    return auth_ended_load(&auth->ended, store, err) && auth_keys_load(&auth->keys, store, err);
 }
 
 bool auth_create(struct auth **out, const struct auth_options *options, struct hub *hub,
@@ -62,7 +63,7 @@ bool auth_create(struct auth **out, const struct auth_options *options, struct h
         return error_set(err, ERROR_NO_MEMORY, "the gate");
     auth->options = *options;
     auth->hub = hub;
-    pthread_mutex_init(&auth->ended_lock, NULL);
+    auth_ended_init(&auth->ended);
     auth_keys_init(&auth->keys);
     auth_attempts_init(&auth->attempts);
     gethostname(auth->hostname, sizeof auth->hostname - 1);
@@ -87,7 +88,7 @@ void auth_destroy(struct auth *auth)
     auth_passwords_destroy(auth->passwords);
     auth_keys_finish(&auth->keys);
     auth_attempts_finish(&auth->attempts);
-    pthread_mutex_destroy(&auth->ended_lock);
+    auth_ended_finish(&auth->ended);
     sodium_memzero(auth, sizeof *auth);
     free(auth);
 }
@@ -267,7 +268,8 @@ static enum auth_verdict check_proxy(struct auth *auth, const struct http_exchan
     if (!user || !*user ||
         !auth_address_is_in(http_peer_address(exchange), auth->options.trusted_proxies))
         return AUTH_NO_CREDENTIALS;
-    if (!auth_name_is_valid(user))
+    /* One of two is not the proxy's: it adds where it should set. */
+    if (http_header_count(exchange, auth->options.proxy_header) > 1 || !auth_name_is_valid(user))
         return AUTH_WRONG_USER;
     auth_identity_of_user(out, user);
     return AUTH_PASSES;

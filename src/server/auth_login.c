@@ -105,8 +105,16 @@ void auth_handle_login(struct http_exchange *exchange, void *context)
 
 void auth_handle_logout(struct http_exchange *exchange, void *context)
 {
-    auth_end_session(context, exchange);
-    http_reply_json(exchange, 200, json_object());
+    struct error err = {0};
+
+    if (auth_end_session(context, exchange, &err)) {
+        http_reply_json(exchange, 200, json_object());
+        return;
+    }
+    log_event(LOG_ERROR, "auth.logout_failed", "request=%s error=%s", http_request_id(exchange),
+              err.message);
+    http_reply_error(exchange, 503, "store_failed", "", 5,
+                     "the session has ended, but the store cannot keep that now");
 }
 
 void auth_handle_session(struct http_exchange *exchange, void *context)

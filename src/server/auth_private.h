@@ -4,12 +4,11 @@
 
 #include "server/auth.h"
 #include "server/auth_attempts.h"
+#include "server/auth_ended.h"
 #include "server/auth_keys.h"
 #include "server/auth_passwords.h"
 #include "server/auth_rules.h"
 #include "server/auth_tokens.h"
-
-#define AUTH_ENDED_SESSIONS 1024
 
 struct auth {
     struct auth_options options;
@@ -20,11 +19,7 @@ struct auth {
     struct auth_keys keys;
     struct auth_passwords *passwords;
     struct auth_attempts attempts;
-    /* Sessions that were logged out before they expired. Their cookies are gone from the browser
-     * that did so; this is against copies, as long as the front runs. */
-    pthread_mutex_t ended_lock;
-    unsigned char ended[AUTH_ENDED_SESSIONS][16];
-    size_t ended_next;
+    struct auth_ended ended;
 };
 
 /* Answers with an error. The address's failures are counted where the verdict is one. */
@@ -40,7 +35,10 @@ enum auth_verdict auth_identity_of_cookie(struct auth *auth, struct http_identit
 /* A session for who has just shown the credential with this mark: the answer gets its cookie. */
 void auth_start_session(struct auth *auth, struct http_exchange *exchange, const char *name,
                         bool is_key, const unsigned char mark[AUTH_MARK_BYTES]);
-void auth_end_session(struct auth *auth, struct http_exchange *exchange);
+/* Ends the cookie's session at once. False: not for the next start, as the store failed, and the
+ * cookie stays, for another try. */
+MUST_CHECK bool auth_end_session(struct auth *auth, struct http_exchange *exchange,
+                                 struct error *err);
 
 /* The routes' handlers, with the auth as their context. */
 void auth_handle_login(struct http_exchange *exchange, void *context);

@@ -14,23 +14,6 @@ static const char *cookie_name(const struct http_exchange *exchange)
     return http_is_secure(exchange) ? "__Host-sd35" : "sd35_session";
 }
 
-static bool is_ended(struct auth *auth, const struct auth_session *session)
-{
-    bool is = false;
-
-    pthread_mutex_lock(&auth->ended_lock);
-    for (size_t i = 0; i < AUTH_ENDED_SESSIONS; i++)
-        is |= memcmp(auth->ended[i], session->nonce, sizeof session->nonce) == 0;
-    pthread_mutex_unlock(&auth->ended_lock);
-    return is;
-}
-
-static bool read_cookie(struct auth *auth, struct auth_session *session, const char *cookie)
-{
-    return auth_session_read(session, cookie, auth->secret, (int64_t)time(NULL)) &&
-           !is_ended(auth, session);
-}
-
 enum auth_verdict auth_identity_of_cookie(struct auth *auth, struct http_identity *out,
                                           const struct http_exchange *exchange)
 {
@@ -41,7 +24,8 @@ enum auth_verdict auth_identity_of_cookie(struct auth *auth, struct http_identit
 
     if (!cookie || !*cookie)
         return AUTH_NO_CREDENTIALS;
-    if (!read_cookie(auth, &session, cookie))
+    if (!auth_session_read(&session, cookie, auth->secret, (int64_t)time(NULL)) ||
+        auth_ended_has(&auth->ended, &session))
         return AUTH_WRONG_SESSION;
     if (session.is_key) {
         if (auth_keys_find_mark(&auth->keys, &key, session.mark, (int64_t)time(NULL) * 1000) !=
@@ -80,16 +64,25 @@ void auth_start_session(struct auth *auth, struct http_exchange *exchange, const
     set_cookie(exchange, token, SESSION_SECONDS);
 }
 
-void auth_end_session(struct auth *auth, struct http_exchange *exchange)
+static bool keep_ended(void *context, struct store *store, struct error *err)
+{
+    struct auth *auth = context;
+
+    return auth_ended_keep(&auth->ended, store, err);
+}
+
+bool auth_end_session(struct auth *auth, struct http_exchange *exchange, struct error *err)
 {
     const char *cookie = http_cookie(exchange, cookie_name(exchange));
+    int64_t now_s = (int64_t)time(NULL);
     struct auth_session session;
 
-    if (cookie && read_cookie(auth, &session, cookie)) {
-        pthread_mutex_lock(&auth->ended_lock);
-        memcpy(auth->ended[auth->ended_next], session.nonce, sizeof session.nonce);
-        auth->ended_next = (auth->ended_next + 1) % AUTH_ENDED_SESSIONS;
-        pthread_mutex_unlock(&auth->ended_lock);
+    if (cookie && auth_session_read(&session, cookie, auth->secret, now_s)) {
+        if (!auth_ended_add(&auth->ended, &session, now_s))
+            return error_set(err, ERROR_NO_MEMORY, "a session that has ended");
+        if (!hub_with_store(auth->hub, keep_ended, auth, err))
+            return false;
     }
     set_cookie(exchange, "", 0);
+    return true;
 }

@@ -113,6 +113,7 @@ const char *http_path_value(const struct http_exchange *exchange,
                             const char *name);                                   /* NULL: none */
 const char *http_query(const struct http_exchange *exchange, const char *name);  /* NULL: none */
 const char *http_header(const struct http_exchange *exchange, const char *name); /* NULL: none */
+int http_header_count(const struct http_exchange *exchange, const char *name);
 const char *http_cookie(const struct http_exchange *exchange, const char *name);
 const char *
 http_client_address(const struct http_exchange *exchange); /* behind trusted proxies too */

@@ -159,6 +159,18 @@ static int check_room_locked(struct http_server *server, const unsigned char add
     return 0;
 }
 
+/* In libmicrohttpd's hands, or refused. */
+static void hand_over(struct http_server *server, struct http_connection *connection, int fd,
+                      const struct sockaddr_storage *from, socklen_t size)
+{
+    if (MHD_add_connection(server->daemon, fd, (const struct sockaddr *)from, size) == MHD_YES)
+        return;
+    /* It has closed fd, so the copy is the last: nobody else knows the connection. */
+    pthread_mutex_lock(&server->lock);
+    http_connection_end_dropped_locked(connection);
+    pthread_mutex_unlock(&server->lock);
+}
+
 static void take(struct http_server *server, int fd, const struct sockaddr_storage *from,
                  socklen_t size)
 {
@@ -174,17 +186,15 @@ static void take(struct http_server *server, int fd, const struct sockaddr_stora
     pthread_mutex_lock(&server->lock);
     status = check_room_locked(server, address, is_counted);
     if (status == 0) {
-        connection =
-            http_connection_add_locked(server, fd, address, is_counted, CONNECTION_HEADERS);
+        connection = http_connection_accept_locked(server, fd, address, is_counted);
         if (is_counted) /* the connection counts itself */
             http_peers_leave(server->peers, address);
     }
     pthread_mutex_unlock(&server->lock);
-    if (status != 0)
-        refuse(server, fd, address, status);
-    else if (connection &&
-             MHD_add_connection(server->daemon, fd, (const struct sockaddr *)from, size) != MHD_YES)
-        http_connection_forget(server, fd);
+    if (connection)
+        hand_over(server, connection, fd, from, size);
+    else
+        refuse(server, fd, address, status ? status : 503);
 }
 
 void http_accept_all(struct http_server *server)

@@ -6,15 +6,18 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "server/http_private.h"
 
-/* Streams and lingering sockets are ours; the others are libmicrohttpd's to close. */
-static bool owns_descriptor(enum connection_state state)
+/* Streams and lingering sockets are ours; the others are libmicrohttpd's to close, once it has
+ * told that it has them. */
+static bool owns_descriptor(const struct http_connection *connection)
 {
-    return state == CONNECTION_STREAM || state == CONNECTION_LINGER;
+    return connection->state == CONNECTION_STREAM || connection->state == CONNECTION_LINGER ||
+           connection->is_unconfirmed;
 }
 
 uint64_t http_bytes_received(int fd)
@@ -37,15 +40,30 @@ void http_connection_enter_locked(struct http_connection *connection, enum conne
         connection->received_at_idle = http_bytes_received(connection->fd);
 }
 
-struct http_connection *http_connection_of(struct http_server *server, int fd)
+struct http_connection *http_connection_confirm(struct http_server *server, int fd)
 {
     struct http_connection *connection = NULL;
 
     pthread_mutex_lock(&server->lock);
     if (fd >= 0 && (size_t)fd < server->fd_count)
         connection = server->by_fd[fd];
+    if (connection && connection->is_unconfirmed) {
+        close(connection->fd);
+        connection->fd = fd;
+        connection->is_unconfirmed = false;
+    }
     pthread_mutex_unlock(&server->lock);
     return connection;
+}
+
+bool http_connection_is_dropped(const struct http_connection *connection)
+{
+    struct stat theirs, ours;
+
+    if (!connection->is_unconfirmed || fstat(connection->fd, &ours) != 0)
+        return false;
+    return fstat(connection->number, &theirs) != 0 || theirs.st_ino != ours.st_ino ||
+           theirs.st_dev != ours.st_dev;
 }
 
 static bool make_room_for(struct http_server *server, int fd)
@@ -80,34 +98,75 @@ static bool watch_descriptor(struct http_server *server, int fd, enum connection
     return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+static struct http_connection *create_connection(struct http_server *server, int fd,
+                                                 const unsigned char address[16], bool is_counted)
+{
+    struct http_connection *connection = calloc(1, sizeof *connection);
+
+    if (!connection || !make_room_for(server, fd) ||
+        (is_counted && !http_peers_enter(server->peers, address, INT32_MAX))) {
+        free(connection);
+        return NULL;
+    }
+    *connection = (struct http_connection){.server = server,
+                                           .next = server->connections,
+                                           .fd = fd,
+                                           .number = fd,
+                                           .is_counted = is_counted};
+    memcpy(connection->address, address, sizeof connection->address);
+    return connection;
+}
+
+/* An entry that is there under this number is of a connection that libmicrohttpd dropped: nobody
+ * asks for it by its number any more, and the watch removes it soon. */
+static void enter_table_locked(struct http_connection *connection)
+{
+    struct http_server *server = connection->server;
+
+    if (connection->next)
+        connection->next->previous = connection;
+    server->connections = connection;
+    server->by_fd[connection->number] = connection;
+    server->connection_count++;
+}
+
 struct http_connection *http_connection_add_locked(struct http_server *server, int fd,
                                                    const unsigned char address[16], bool is_counted,
                                                    enum connection_state state)
 {
-    struct http_connection *connection = calloc(1, sizeof *connection);
+    struct http_connection *connection = create_connection(server, fd, address, is_counted);
 
-    /* libmicrohttpd may close a descriptor without a word when its memory is short. */
-    if ((size_t)fd < server->fd_count && server->by_fd[fd])
-        http_connection_remove_locked(server->by_fd[fd]);
-    if (!connection || !make_room_for(server, fd) ||
-        (is_counted && !http_peers_enter(server->peers, address, INT32_MAX))) {
-        free(connection);
+    if (!connection) {
         close(fd);
         return NULL;
     }
-    *connection = (struct http_connection){
-        .server = server, .next = server->connections, .fd = fd, .is_counted = is_counted};
-    memcpy(connection->address, address, sizeof connection->address);
     http_connection_enter_locked(connection, state);
-    if (connection->next)
-        connection->next->previous = connection;
-    server->connections = connection;
-    server->by_fd[fd] = connection;
-    server->connection_count++;
+    enter_table_locked(connection);
     if (watch_descriptor(server, fd, state))
         return connection;
-    if (!owns_descriptor(state))
-        close(fd);
+    http_connection_remove_locked(connection);
+    return NULL;
+}
+
+struct http_connection *http_connection_accept_locked(struct http_server *server, int fd,
+                                                      const unsigned char address[16],
+                                                      bool is_counted)
+{
+    struct http_connection *connection;
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+    connection = copy >= 0 ? create_connection(server, fd, address, is_counted) : NULL;
+    if (!connection) {
+        if (copy >= 0)
+            close(copy);
+        return NULL;
+    }
+    connection->fd = copy;
+    connection->is_unconfirmed = true;
+    http_connection_enter_locked(connection, CONNECTION_HEADERS);
+    enter_table_locked(connection);
+    if (watch_descriptor(server, fd, CONNECTION_HEADERS))
+        return connection;
     http_connection_remove_locked(connection);
     return NULL;
 }
@@ -122,31 +181,26 @@ void http_connection_remove_locked(struct http_connection *connection)
         server->connections = connection->next;
     if (connection->next)
         connection->next->previous = connection->previous;
-    server->by_fd[connection->fd] = NULL;
+    if (server->by_fd[connection->number] == connection)
+        server->by_fd[connection->number] = NULL;
     server->connection_count--;
     if (connection->is_counted)
         http_peers_leave(server->peers, connection->address);
-    epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, connection->fd, NULL);
-    if (owns_descriptor(connection->state))
+    /* Nothing to undo where the number is another's: the kernel forgets a socket with its last
+     * descriptor. */
+    if (!http_connection_is_dropped(connection))
+        epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, connection->number, NULL);
+    if (owns_descriptor(connection))
         close(connection->fd);
     pthread_cond_broadcast(&server->changed);
     free(connection);
 }
 
-void http_connection_forget(struct http_server *server, int fd)
-{
-    pthread_mutex_lock(&server->lock);
-    if (server->by_fd[fd])
-        http_connection_remove_locked(server->by_fd[fd]);
-    pthread_mutex_unlock(&server->lock);
-}
-
-void http_connection_closed(struct http_connection *connection)
+static void close_locked(struct http_connection *connection)
 {
     struct http_server *server = connection->server;
     int copy = -1;
 
-    pthread_mutex_lock(&server->lock);
     /* A socket that is closed with unread bytes resets the connection, and the answer is lost. */
     if (connection->must_linger && !connection->is_peer_closed && !atomic_load(&server->watch_ends))
         copy = fcntl(connection->fd, F_DUPFD_CLOEXEC, 3);
@@ -156,5 +210,23 @@ void http_connection_closed(struct http_connection *connection)
                                          CONNECTION_LINGER);
     }
     http_connection_remove_locked(connection);
+}
+
+void http_connection_closed(struct http_connection *connection)
+{
+    struct http_server *server = connection->server;
+
+    pthread_mutex_lock(&server->lock);
+    close_locked(connection);
     pthread_mutex_unlock(&server->lock);
+}
+
+void http_connection_end_dropped_locked(struct http_connection *connection)
+{
+    const char *text = http_short_answer(503);
+
+    if (!connection->server->options.tls_cert)
+        (void)send(connection->fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+    connection->must_linger = true;
+    close_locked(connection);
 }

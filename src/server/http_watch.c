@@ -89,8 +89,8 @@ static void handle_event(struct http_server *server, const struct epoll_event *e
     connection = fd >= 0 && (size_t)fd < server->fd_count ? server->by_fd[fd] : NULL;
     if (connection) {
         if (connection->state == CONNECTION_LINGER)
-            drain(fd);
-        if ((event->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && has_hung_up(fd))
+            drain(connection->fd);
+        if ((event->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && has_hung_up(connection->fd))
             note_parting_locked(connection, &chore);
         else if (connection->state == CONNECTION_STREAM)
             stream = connection->stream; /* the watch alone destroys it */
@@ -210,7 +210,10 @@ static void check_deadlines(struct http_server *server)
     pthread_mutex_lock(&server->lock);
     for (connection = server->connections; connection; connection = next) {
         next = connection->next;
-        check_deadline_locked(connection, now);
+        if (http_connection_is_dropped(connection))
+            http_connection_end_dropped_locked(connection);
+        else
+            check_deadline_locked(connection, now);
     }
     pthread_mutex_unlock(&server->lock);
     beat_streams(server, now);

@@ -26,6 +26,7 @@
 #define RECENT_JOBS_KEPT 2048            /* that ended, in memory */
 #define LOGIN_FAILURES_PER_MINUTE_MAX 10 /* of an address */
 #define SESSION_SECONDS (14 * 86400)
+#define ENDED_SESSIONS_MAX 64 /* of a credential, that are known one by one */
 #define SIGNED_URL_SECONDS 3600
 
 #endif

@@ -1,16 +1,10 @@
 /* The supervisor. It must outlive every fault of the others: it allocates nothing, parses nothing
  * and has one thread.
  */
-#include "server/supervisor.h"
-
 #include <errno.h>
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -19,221 +13,31 @@
 #include "base/clock.h"
 #include "base/kill_point.h"
 #include "server/log.h"
+#include "server/supervisor_private.h"
 
 #define BACK_OFF_MAX 60.0
 #define GOOD_LIFE_SECONDS 60.0
-#define FRONT_DEATHS_MAX 5
 #define FRONT_DEATHS_SECONDS 60.0
 #define AFTER_GRACE_SECONDS 5.0
 #define ORPHAN_SECONDS 30.0 /* for a worker whose front died to end what it does */
 
-struct supervised {
-    pid_t pid;       /* 0: not running */
-    double born_at;  /* of seconds_now() */
-    double start_at; /* when not running */
-    double kill_at;  /* 0: not */
-    double back_off; /* the last pause; 0: none yet */
-    uint32_t restarts;
-    bool is_orphan; /* its front died: not its fault */
-};
-
-struct supervisor {
-    const struct supervisor_options *options;
-    pid_t own_pid;
-    sigset_t old_mask;
-    int signal_fd, control_fd; /* our end; -1: no front */
-    struct supervised front, workers[SUPERVISOR_WORKERS_MAX];
-    double front_deaths[FRONT_DEATHS_MAX]; /* a ring */
-    int front_death_count;
-    bool has_listened; /* a front did, once */
-    bool is_draining, is_over;
-    int code;
-    double drain_until;
-};
-
-static double scaled(const struct supervisor *supervisor, double seconds)
+double supervisor_scaled(const struct supervisor *supervisor, double seconds)
 {
     double scale = supervisor->options->time_scale;
 
     return scale > 0 ? seconds * scale : seconds;
 }
 
-static void close_fd(int *fd)
+void supervisor_close_fd(int *fd)
 {
     if (*fd >= 0)
         close(*fd);
     *fd = -1;
 }
 
-/* --- Starting --- */
-
-/* In the child: dies with its parent, which may be gone by now, and hears signals again. */
-static void become_child(struct supervisor *supervisor)
-{
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != supervisor->own_pid)
-        _exit(1);
-    close_fd(&supervisor->signal_fd);
-    sigprocmask(SIG_SETMASK, &supervisor->old_mask, NULL);
-}
-
-static void note_start(struct supervised *child, pid_t pid)
-{
-    child->pid = pid;
-    child->born_at = seconds_now();
-    child->kill_at = 0;
-    child->is_orphan = false;
-}
-
-static void fail_start(struct supervisor *supervisor, struct supervised *child, const char *what)
-{
-    log_event(LOG_ERROR, "supervisor.failed", "what=%s errno=%d", what, errno);
-    child->start_at = seconds_now() + scaled(supervisor, 1);
-}
-
-static void start_front(struct supervisor *supervisor)
-{
-    const struct supervisor_options *options = supervisor->options;
-    int ends[2];
-    pid_t pid;
-
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
-        fail_start(supervisor, &supervisor->front, "socketpair");
-        return;
-    }
-    fflush(NULL); /* or both processes write what is in the buffers */
-    pid = fork();
-    if (pid == 0) {
-        int code;
-
-        become_child(supervisor);
-        close(ends[0]);
-        code = options->front(options->context, ends[1]);
-        fflush(NULL);
-        _exit(code);
-    }
-    close(ends[1]);
-    if (pid < 0) {
-        close(ends[0]);
-        fail_start(supervisor, &supervisor->front, "fork");
-        return;
-    }
-    supervisor->control_fd = ends[0];
-    note_start(&supervisor->front, pid);
-}
-
-static bool send_arrival(struct supervisor *supervisor, const struct worker_arrived *arrived,
-                         const int fds[2])
-{
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(2 * sizeof(int))];
-    } control = {0};
-    struct worker_arrived copy = *arrived;
-    struct iovec part = {&copy, sizeof copy};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof control};
-
-    control.header.cmsg_level = SOL_SOCKET;
-    control.header.cmsg_type = SCM_RIGHTS;
-    control.header.cmsg_len = CMSG_LEN(2 * sizeof(int));
-    memcpy(CMSG_DATA(&control.header), fds, 2 * sizeof(int));
-    return sendmsg(supervisor->control_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) ==
-           (ssize_t)sizeof copy;
-}
-
-static void run_worker(struct supervisor *supervisor, uint32_t index, int channel_fd,
-                       int heartbeat_fd, struct heartbeat *heartbeat)
-{
-    const struct supervisor_options *options = supervisor->options;
-    int code;
-
-    become_child(supervisor);
-    close_fd(&supervisor->control_fd);
-    close(heartbeat_fd);
-    code = options->worker(options->context, index, channel_fd, heartbeat);
-    fflush(NULL);
-    _exit(code);
-}
-
-/* fds: the front's end of the channel and the heartbeat's memory. */
-static void fork_worker(struct supervisor *supervisor, uint32_t index, const int fds[2],
-                        int worker_fd, struct heartbeat *heartbeat)
-{
-    struct supervised *worker = &supervisor->workers[index];
-    struct worker_arrived arrived = {.index = index, .restarts = worker->restarts};
-    pid_t pid;
-
-    fflush(NULL);
-    pid = fork();
-    if (pid == 0) {
-        close(fds[0]);
-        run_worker(supervisor, index, worker_fd, fds[1], heartbeat);
-    }
-    if (pid < 0) {
-        fail_start(supervisor, worker, "fork");
-        return;
-    }
-    note_start(worker, pid);
-    arrived.pid = pid;
-    /* A front that cannot be told is about to die; the worker's channel closes then, too. */
-    if (!send_arrival(supervisor, &arrived, fds))
-        kill(pid, SIGKILL);
-}
-
-static struct heartbeat *make_heartbeat(int *fd)
-{
-    void *page;
-
-    *fd = memfd_create("heartbeat", MFD_CLOEXEC);
-    if (*fd < 0)
-        return NULL;
-    if (ftruncate(*fd, sizeof(struct heartbeat)) < 0)
-        return NULL;
-    page = mmap(NULL, sizeof(struct heartbeat), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-    return page == MAP_FAILED ? NULL : page;
-}
-
-static void start_worker(struct supervisor *supervisor, uint32_t index)
-{
-    struct supervised *worker = &supervisor->workers[index];
-    struct heartbeat *heartbeat;
-    int ends[2] = {-1, -1}, heartbeat_fd = -1;
-
-    heartbeat = make_heartbeat(&heartbeat_fd);
-    if (heartbeat && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0)
-        fork_worker(supervisor, index, (int[2]){ends[0], heartbeat_fd}, ends[1], heartbeat);
-    else
-        fail_start(supervisor, worker, "channel");
-    if (heartbeat)
-        munmap(heartbeat, sizeof *heartbeat);
-    close_fd(&heartbeat_fd);
-    close_fd(&ends[0]);
-    close_fd(&ends[1]);
-}
-
-/* A front that has closed its end is dying, though it may not be dead yet. */
-static bool has_front(const struct supervisor *supervisor)
+bool supervisor_has_front(const struct supervisor *supervisor)
 {
     return supervisor->front.pid != 0 && supervisor->control_fd >= 0;
-}
-
-static void start_due(struct supervisor *supervisor)
-{
-    double now = seconds_now();
-
-    if (supervisor->is_draining || supervisor->is_over)
-        return;
-    if (supervisor->front.pid == 0 && now >= supervisor->front.start_at)
-        start_front(supervisor);
-    for (int i = 0; has_front(supervisor) && i < supervisor->options->worker_count; i++) {
-        const struct supervised *worker = &supervisor->workers[i];
-
-        if (worker->pid == 0 && now >= worker->start_at)
-            start_worker(supervisor, (uint32_t)i);
-    }
 }
 
 /* --- Ending --- */
@@ -291,7 +95,7 @@ static void hear_front(struct supervisor *supervisor)
         ssize_t size = recv(supervisor->control_fd, &says, sizeof says, MSG_DONTWAIT);
 
         if (size == 0) { /* it is dying: SIGCHLD comes */
-            close_fd(&supervisor->control_fd);
+            supervisor_close_fd(&supervisor->control_fd);
             return;
         }
         if (size != (ssize_t)sizeof says)
@@ -317,7 +121,7 @@ static bool dies_too_often(struct supervisor *supervisor, double now)
     supervisor->front_death_count++;
     /* The one after the latest is the fifth back. */
     oldest = &supervisor->front_deaths[supervisor->front_death_count % FRONT_DEATHS_MAX];
-    return is_often && now - *oldest < scaled(supervisor, FRONT_DEATHS_SECONDS);
+    return is_often && now - *oldest < supervisor_scaled(supervisor, FRONT_DEATHS_SECONDS);
 }
 
 static int code_of(int status)
@@ -330,7 +134,7 @@ static void front_died(struct supervisor *supervisor, int status)
     double now = seconds_now();
 
     supervisor->front.pid = 0;
-    close_fd(&supervisor->control_fd);
+    supervisor_close_fd(&supervisor->control_fd);
     if (supervisor->is_draining) {
         supervisor->code = code_of(status);
     } else if (!supervisor->has_listened && WIFEXITED(status)) {
@@ -350,7 +154,7 @@ static void front_died(struct supervisor *supervisor, int status)
         struct supervised *worker = &supervisor->workers[i];
 
         worker->is_orphan = worker->pid > 0;
-        worker->kill_at = now + scaled(supervisor, ORPHAN_SECONDS);
+        worker->kill_at = now + supervisor_scaled(supervisor, ORPHAN_SECONDS);
     }
 }
 
@@ -360,7 +164,7 @@ static void worker_died(struct supervisor *supervisor, struct supervised *worker
 
     worker->pid = 0;
     worker->restarts++;
-    if (worker->is_orphan || !has_front(supervisor)) {
+    if (worker->is_orphan || !supervisor_has_front(supervisor)) {
         worker->start_at = now;
         return;
     }
@@ -369,10 +173,10 @@ static void worker_died(struct supervisor *supervisor, struct supervised *worker
         end_with(supervisor, SUPERVISOR_WRONG_USAGE); /* it said why */
         return;
     }
-    if (now - worker->born_at >= scaled(supervisor, GOOD_LIFE_SECONDS))
+    if (now - worker->born_at >= supervisor_scaled(supervisor, GOOD_LIFE_SECONDS))
         worker->back_off = 0;
     worker->back_off = worker->back_off > 0 ? fmin(BACK_OFF_MAX, 2 * worker->back_off) : 1;
-    worker->start_at = now + scaled(supervisor, worker->back_off);
+    worker->start_at = now + supervisor_scaled(supervisor, worker->back_off);
     if (!supervisor->is_draining)
         log_event(LOG_WARNING, "worker.died", "worker=%d code=%d pause=%.0f",
                   (int)(worker - supervisor->workers), code_of(status), worker->back_off);
@@ -404,8 +208,8 @@ static void drain(struct supervisor *supervisor, int signal)
         return;
     }
     supervisor->is_draining = true;
-    supervisor->drain_until =
-        seconds_now() + supervisor->options->grace + scaled(supervisor, AFTER_GRACE_SECONDS);
+    supervisor->drain_until = seconds_now() + supervisor->options->grace +
+                              supervisor_scaled(supervisor, AFTER_GRACE_SECONDS);
     if (supervisor->front.pid > 0)
         kill(supervisor->front.pid, SIGTERM);
 }
@@ -464,7 +268,7 @@ static int time_left(const struct supervisor *supervisor, double now)
 
         if (worker->pid != 0)
             due = earlier(due, worker->kill_at);
-        else if (!supervisor->is_draining && has_front(supervisor))
+        else if (!supervisor->is_draining && supervisor_has_front(supervisor))
             due = fmin(due, worker->start_at);
     }
     if (isinf(due))
@@ -499,7 +303,7 @@ int supervisor_run(const struct supervisor_options *options)
     while (!supervisor.is_over) {
         struct pollfd polled[2];
 
-        start_due(&supervisor);
+        supervisor_start_due(&supervisor);
         polled[0] = (struct pollfd){.fd = supervisor.signal_fd, .events = POLLIN};
         polled[1] = (struct pollfd){.fd = supervisor.control_fd, .events = POLLIN};
         poll(polled, 2, time_left(&supervisor, seconds_now()));
@@ -509,8 +313,8 @@ int supervisor_run(const struct supervisor_options *options)
     }
     kill_all(&supervisor);
     wait_for_all(&supervisor);
-    close_fd(&supervisor.control_fd);
-    close_fd(&supervisor.signal_fd);
+    supervisor_close_fd(&supervisor.control_fd);
+    supervisor_close_fd(&supervisor.signal_fd);
     sigprocmask(SIG_SETMASK, &supervisor.old_mask, NULL);
     return supervisor.code;
 }

@@ -76,6 +76,15 @@ const char *http_header(const struct http_exchange *exchange, const char *name)
     return find(exchange->headers, FAKE_PAIRS_MAX, name);
 }
 
+int http_header_count(const struct http_exchange *exchange, const char *name)
+{
+    int count = 0;
+
+    for (size_t i = 0; i < FAKE_PAIRS_MAX && exchange->headers[i].name; i++)
+        count += strcasecmp(exchange->headers[i].name, name) == 0;
+    return count;
+}
+
 const char *http_cookie(const struct http_exchange *exchange, const char *name)
 {
     return find(exchange->cookies, 2, name);
@@ -215,21 +224,46 @@ bool store_each_key(struct store *store, void (*visit)(void *context, const stru
     return true;
 }
 
+/* NULL: there is none of the name, and no room for one. */
+static struct fake_setting *find_setting(struct store *store, const char *name)
+{
+    for (size_t i = 0; i < COUNT_OF(store->settings); i++) {
+        struct fake_setting *setting = &store->settings[i];
+
+        if (!setting->name || strcmp(setting->name, name) == 0)
+            return setting;
+    }
+    return NULL;
+}
+
 bool store_get_setting(struct store *store, const char *name, char **value, struct error *err)
 {
-    (void)name;
+    const struct fake_setting *setting = find_setting(store, name);
+
     (void)err;
-    *value = store->secret ? strdup(store->secret) : NULL;
+    *value = setting && setting->value ? strdup(setting->value) : NULL;
     return true;
 }
 
 bool store_set_setting(struct store *store, const char *name, const char *value, struct error *err)
 {
-    (void)name;
-    (void)err;
-    free(store->secret);
-    store->secret = strdup(value);
+    struct fake_setting *setting = find_setting(store, name);
+
+    if (!setting)
+        return error_set(err, ERROR_IO, "full");
+    if (!setting->name)
+        setting->name = strdup(name);
+    free(setting->value);
+    setting->value = strdup(value);
     return true;
+}
+
+void fake_free_settings(struct store *store)
+{
+    for (size_t i = 0; i < COUNT_OF(store->settings); i++) {
+        free(store->settings[i].name);
+        free(store->settings[i].value);
+    }
 }
 
 bool store_count(struct store *store, struct store_counts *out, struct error *err)

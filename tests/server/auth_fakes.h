@@ -39,9 +39,13 @@ void fake_wait(struct http_exchange *exchange);
 struct store {
     struct store_key keys[16];
     size_t key_count;
-    char *secret;
+    struct fake_setting {
+        char *name, *value;
+    } settings[4];
     bool fails;
 };
+
+void fake_free_settings(struct store *store);
 
 struct hub {
     struct store store;

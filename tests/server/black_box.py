@@ -2,12 +2,13 @@
 
 usage: black_box.py SD35 [--shots FOLDER] [--mortal SD35] [--moments N] [--each N] [NAME ...]
 
-NAMEs choose of: native, openai, a1111, schema, operations, docs, page, kill, hostile, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
+NAMEs choose of: native, openai, a1111, schema, operations, docs, page, kill, hostile, proxies, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
 integration installs them (tests/server/requirements.txt and a Chromium). Exit status: 0 all passed or skipped, 1 some failed.
 """
 import argparse
 import concurrent.futures
 import importlib.util
+import os
 import pathlib
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from running import ROOT, Server
 
 HERE = pathlib.Path(__file__).resolve().parent
 NEEDS = {"openai": ["openai"], "a1111": ["webuiapi"], "schema": ["schemathesis"], "page": ["playwright"], "docs": ["playwright"]}
+PROGRAMS = {"page": "a Chromium", "docs": "a Chromium", "proxies": "nginx or HAProxy"}
 QUIET = ["--log-level", "warning"]
 
 
@@ -101,13 +103,20 @@ def hostile(arguments):
         return server.stop() == 0 and not server.verify() and passed
 
 
+def proxies(arguments):
+    path = os.environ["PATH"] + ":/usr/sbin"
+    if not any(shutil.which(proxy, path=path) for proxy in ("nginx", "haproxy")):
+        return None
+    return subprocess.run([sys.executable, HERE / "proxies_test.py", arguments.program], env={**os.environ, "PATH": path}).returncode == 0
+
+
 def load(arguments):
     generator = arguments.program.resolve().parents[2] / "bench" / "load_server"
     return subprocess.run([sys.executable, HERE / "load_test.py", str(arguments.program), str(generator)]).returncode == 0
 
 
 TESTS = {"native": native, "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "operations": operations, "docs": docs,
-         "page": page, "kill": kill, "hostile": hostile, "load": load}
+         "page": page, "kill": kill, "hostile": hostile, "proxies": proxies, "load": load}
 
 
 def run_one(name, arguments):
@@ -117,7 +126,7 @@ def run_one(name, arguments):
     print(f"-- {name}", flush=True)
     ok = None if missing else TESTS[name](arguments)
     if ok is None:
-        print(f"-- {name}: SKIPPED: needs {', '.join(missing) or 'a Chromium'}", flush=True)
+        print(f"-- {name}: SKIPPED: needs {', '.join(missing) or PROGRAMS[name]}", flush=True)
         return True
     print(f"-- {name}: {'passed' if ok else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
     return ok

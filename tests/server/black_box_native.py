@@ -11,6 +11,7 @@ import http.client
 import io
 import itertools
 import json
+import re
 import sys
 import threading
 import time
@@ -375,16 +376,31 @@ def check_cookie(client):
     expect("for everybody who has it", browser.ask("GET", "/api/v1/queue", headers=cookie).status == 401)
 
 
+def seen_by(client, method, path, body, own_id):
+    """All that an answer tells, but for what it is about and the request's own id."""
+    answer = client.ask(method, path.replace("ID", own_id), None if body is None else json.loads(json.dumps(body).replace("ID", own_id)))
+    headers = sorted((name.lower(), value) for name, value in answer.headers.items() if name.lower() not in ("date", "x-request-id"))
+    return answer.status, headers, re.sub(rb'"request_id": ?"[0-9a-f]{16}"', b"", answer.body).replace(own_id.encode(), b"ID")
+
+
 def check_strangers(client, other, done):
-    """What is A's is not there for B."""
+    """What is A's is not there for B: every answer is the one to an id that there never was."""
+    job, image, task = "/api/v1/jobs/ID", "/api/v1/images/ID", f"task({time.time_ns()})"
+    drawn = client.post("/sdapi/v1/txt2img", {**SMALL, "force_task_id": task})
+    expect("a task of AUTOMATIC1111's API ends", drawn.status == 200, drawn.body)
+    ids = {"job": done["id"], "image": done["images"][0]["id"], "task": task}
+    for kind, status, method, path, body in (
+            ("job", 404, "GET", job, None), ("job", 404, "GET", job + "?wait=1", None), ("job", 404, "GET", job + "?all=1", None),
+            ("job", 404, "DELETE", job, None), ("job", 404, "POST", job + "/cancel", {}), ("job", 404, "DELETE", job + "/record", None),
+            ("image", 404, "GET", image, None), ("image", 404, "GET", image + "?all=1", None), ("image", 404, "GET", image + "/thumbnail", None),
+            ("image", 404, "GET", image + "/metadata", None), ("image", 404, "POST", image + "/star", {"starred": True}), ("image", 404, "DELETE", image, None),
+            ("image", 404, "POST", "/api/v1/images/zip", {"ids": ["ID"]}), ("image", 404, "POST", "/api/v1/images/zip?all=1", {"ids": ["ID"]}),
+            ("image", 200, "POST", "/api/v1/images/delete", {"ids": ["ID"]}), ("image", 403, "GET", "/files/ID", None), ("image", 403, "HEAD", "/files/ID", None),
+            ("image", 403, "GET", f"/files/ID?expires=99999999999&signature={'A' * 43}", None), ("task", 200, "POST", "/internal/progress", {"id_task": "ID"})):
+        theirs, unknown = (seen_by(other, method, path, body, one) for one in (ids[kind], ids[kind][:-12] + "0123456789ab"))
+        expect(f"{method} {path}: not of another's", theirs[0] == status, theirs)
+        expect(f"{method} {path}: as of none at all", theirs == unknown, (theirs, unknown))
     job, image = f"/api/v1/jobs/{done['id']}", f"/api/v1/images/{done['images'][0]['id']}"
-    for method, path, body in (
-            ("GET", job, None), ("GET", job + "?wait=1", None), ("GET", job + "?all=1", None), ("DELETE", job, None), ("POST", job + "/cancel", {}),
-            ("DELETE", job + "/record", None), ("GET", image, None), ("GET", image + "?all=1", None), ("GET", image + "/thumbnail", None),
-            ("GET", image + "/metadata", None), ("POST", image + "/star", {"starred": True}), ("DELETE", image, None),
-            ("POST", "/api/v1/images/zip", {"ids": [done["images"][0]["id"]]}), ("POST", "/api/v1/images/zip?all=1", {"ids": [done["images"][0]["id"]]})):
-        answer = other.ask(method, path, body)
-        expect(f"{method} {path}: not of another's", answer.status == 404, (answer.status, answer.body))
     gone = other.post("/api/v1/images/delete", {"ids": [done["images"][0]["id"]]})
     expect("nor are they deleted", gone.status == 404 or gone.json["deleted"] == [], gone.body)
     for query in ("", "?all=1", "?search=zebra"):

@@ -25,6 +25,7 @@ import urllib.parse
 import zlib
 
 import running
+from smuggling import LENGTHS, bad_heads, bad_requests
 
 DEADLINE = 60
 SMALL = {"prompt": "two apples", "width": 64, "height": 64, "steps": 1, "seed": 1}
@@ -171,9 +172,7 @@ def limits(server):
     for huge in ("X: " + "a" * 100_000, "X: " + "a" * 2_000_000, "\r\n".join(f"X-{i}: 1" for i in range(50_000))):
         status, body, _ = server.ask(server.head("GET", "/", huge), is_closing=True)
         check(f"{len(huge)} bytes of headers", status in (431, 413, 400), f"{status} {body[:100]!r}")
-    wrong = ["-1", "+1", "0x10", "1 1", "1,1", "1.0", "", "1e3", "18446744073709551616", "9223372036854775808", "99999999999999999999999999", "١", " ", "1;", "NaN",
-             "4294967297"]
-    for length in wrong:
+    for length in LENGTHS:
         request = server.head("POST", "/api/v1/jobs", "Content-Type: application/json", f"Content-Length: {length}") + b"{}"
         status, body, text = server.ask(request, is_closing=True)
         check(f"Content-Length {length!r}", status in (400, 413) and has_one_answer(text), f"{status} {body[:100]!r}")
@@ -185,37 +184,10 @@ def smuggling(server):
     """A second request that hides in the first must never be answered."""
     marked = server.head("GET", "/smuggled-request")
     start = f"POST /api/v1/jobs HTTP/1.1\r\nHost: {server.host}\r\nAuthorization: Bearer {server.key}\r\nContent-Type: application/json\r\n"
-    chunked = "0\r\n\r\n"
-    shapes = {f"Transfer-Encoding {value!r}": f"Transfer-Encoding: {value}\r\nContent-Length: 5\r\n\r\n{chunked}" for value in
-              ["chunked", "Chunked", " chunked", "chunked ", "\tchunked", "xchunked", "chunked, identity", "identity, chunked", "chunked\x0b", "\"chunked\"", "chunked;q=1", "x"]}
-    shapes |= {
-        "two lengths": "Content-Length: 0\r\nContent-Length: 5\r\n\r\n",
-        "two equal lengths": "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
-        "length list": "Content-Length: 2, 2\r\n\r\n{}",
-        "two codings": "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
-        "folded": "X-A: b\r\n Content-Length: 5\r\n\r\n",
-        "folded coding": "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
-        "space before the colon": "Content-Length : 2\r\n\r\n{}",
-        "tab before the colon": "Transfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n",
-        "bare LF": "Content-Length: 0\nX: y\r\n\r\n",
-        "bare CR": "X: y\rContent-Length: 5\r\n\r\n",
-        "NUL": "X: y\0z\r\nContent-Length: 0\r\n\r\n",
-        "no colon": "Content-Length\r\n\r\n",
-        "no name": ": 5\r\n\r\n",
-        "space first": " Content-Length: 0\r\n\r\n",
-        "two hosts": f"Host: {server.host}\r\nContent-Length: 0\r\n\r\n",
-        "a host with a path": "Host: a/b\r\nContent-Length: 0\r\n\r\n",
-    }
-    for name, shape in shapes.items():
+    for name, shape in bad_heads(server.host).items():
         status, body, text = server.ask(start.encode() + shape.encode("latin-1") + marked, is_closing=True)
         check(f"smuggling, {name}", status in (400, 501) and has_one_answer(text), f"{status}: {text[-300:]!r}")
-    for name, request in {
-        "LF alone": f"GET /health/live HTTP/1.1\nHost: {server.host}\n\n".encode(),
-        "two spaces": f"GET  /health/live HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode(),
-        "no host": b"GET /health/live HTTP/1.1\r\n\r\n",
-        "GET with a body": server.head("GET", "/health/live", "Content-Length: 5") + b"hello",
-        "chunked in 1.0": f"POST /api/v1/jobs HTTP/1.0\r\nHost: {server.host}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode(),
-    }.items():
+    for name, request in bad_requests(server.host).items():
         status, body, text = server.ask(request + marked, is_closing=True)
         check(f"smuggling, {name}", status == 400 and has_one_answer(text), f"{status}: {text[-300:]!r}")
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "server/auth.h"
+#include "server/auth_ended.h"
 #include "server/auth_fakes.h"
 #include "server/key_commands.h"
 #include "server/limits.h"
@@ -189,6 +190,19 @@ static void test_off(void **state)
     auth_destroy(auth);
 }
 
+/* A proxy that adds its header to the client's, which comes first. */
+static void check_two_users(struct auth *auth)
+{
+    struct http_exchange exchange;
+
+    fake_init(&exchange, &draw_route);
+    exchange.peer = "10.1.1.1";
+    fake_header(&exchange, "X-Auth-Request-User", "eve");
+    exchange.headers[2] = (struct fake_pair){"x-auth-request-user", "bob"};
+    assert_int_equal(check(auth, &exchange), 403);
+    fake_finish(&exchange);
+}
+
 static void test_proxy(void **state)
 {
     const char *const proxies[] = {"10.0.0.0/8", NULL};
@@ -219,6 +233,7 @@ static void test_proxy(void **state)
             assert_string_equal(exchange.identity.name, rows[i].user);
         fake_finish(&exchange);
     }
+    check_two_users(auth);
     auth_destroy(auth);
 }
 
@@ -412,22 +427,124 @@ static void test_sessions(void **state)
     auth_destroy(auth);
 }
 
+static int logout(struct auth *auth, const char *cookie)
+{
+    struct http_exchange exchange;
+    int status;
+
+    fake_init(&exchange, route_of(auth_routes(auth), HTTP_POST, "/api/v1/logout"));
+    exchange.cookies[0] = (struct fake_pair){"sd35_session", cookie};
+    fake_header(&exchange, "X-SD35-Request", "1");
+    status = call(auth, &exchange);
+    assert_int_equal(strstr(exchange.set_cookie, "Max-Age=0") != NULL, status == 200);
+    fake_finish(&exchange);
+    return status;
+}
+
 static void test_logout(void **state)
 {
     struct auth *auth = start(&(struct auth_options){0});
-    const char *value = login(auth, login_body(alice), false);
-    struct http_exchange exchange;
+    char first[256], second[256];
 
     (void)state;
-    assert_non_null(value);
-    fake_init(&exchange, route_of(auth_routes(auth), HTTP_POST, "/api/v1/logout"));
-    exchange.cookies[0] = (struct fake_pair){"sd35_session", value};
-    fake_header(&exchange, "X-SD35-Request", "1");
-    assert_int_equal(call(auth, &exchange), 200);
-    assert_non_null(strstr(exchange.set_cookie, "Max-Age=0"));
-    fake_finish(&exchange);
-    assert_int_equal(ask_by_cookie(auth, &read_route, value, NULL), 401);
+    snprintf(first, sizeof first, "%s", login(auth, login_body(alice), false));
+    snprintf(second, sizeof second, "%s", login(auth, login_body(alice), false));
+    assert_int_equal(logout(auth, first), 200);
+    assert_int_equal(ask_by_cookie(auth, &read_route, first, NULL), 401);
+    assert_int_equal(logout(auth, first), 200); /* nothing is left to end */
+    assert_int_equal(logout(auth, "nonsense"), 200);
+    /* The next start knows, and nobody else is logged out. */
     auth_destroy(auth);
+    auth = start(&(struct auth_options){0});
+    assert_int_equal(ask_by_cookie(auth, &read_route, first, NULL), 401);
+    assert_int_equal(ask_by_cookie(auth, &read_route, second, NULL), 200);
+    /* Where the store fails the session ends, and the browser may try again. */
+    hub.store.fails = true;
+    assert_int_equal(logout(auth, second), 503);
+    assert_int_equal(ask_by_cookie(auth, &read_route, second, NULL), 401);
+    hub.store.fails = false;
+    assert_int_equal(logout(auth, second), 200);
+    auth_destroy(auth);
+    auth = start(&(struct auth_options){0});
+    assert_int_equal(ask_by_cookie(auth, &read_route, second, NULL), 401);
+    auth_destroy(auth);
+}
+
+static struct auth_session session_of(unsigned credential, unsigned number, int64_t expires_s)
+{
+    return (struct auth_session){.expires_s = expires_s,
+                                 .mark = {(unsigned char)credential},
+                                 .nonce = {1, (unsigned char)number, (unsigned char)(number >> 8)}};
+}
+
+static bool has_ended(struct auth_ended *ended, unsigned credential, unsigned number,
+                      int64_t expires_s)
+{
+    const struct auth_session session = session_of(credential, number, expires_s);
+
+    return auth_ended_has(ended, &session);
+}
+
+static void test_many_logouts(void **state)
+{
+    const unsigned count = 3 * ENDED_SESSIONS_MAX;
+    struct auth_ended ended, again;
+    struct store store = {0};
+    struct auth_session session;
+    struct error err = {0};
+
+    (void)state;
+    auth_ended_init(&ended);
+    auth_ended_init(&again);
+    session = session_of(2, 0, 5000);
+    assert_true(auth_ended_add(&ended, &session, 0));
+    for (unsigned i = 0; i < count; i++) {
+        session = session_of(1, i, 1000 + i);
+        assert_true(auth_ended_add(&ended, &session, 0));
+    }
+    assert_true(auth_ended_keep(&ended, &store, &err));
+    assert_true(auth_ended_load(&again, &store, &err));
+    assert_int_equal(again.count,
+                     ENDED_SESSIONS_MAX + 2); /* one for the rest, one of credential 2 */
+    for (unsigned i = 0; i < count; i++)
+        assert_true(has_ended(&again, 1, i, 1000 + i));
+    assert_true(has_ended(&again, 2, 0, 5000));
+    /* Of this credential those that expire early are over with them, of another they are not. */
+    assert_true(has_ended(&again, 1, 9999, 1000));
+    assert_false(has_ended(&again, 1, 9999, 1000 + count));
+    assert_false(has_ended(&again, 2, 9999, 1000));
+    /* What has expired is not kept. */
+    session = session_of(3, 0, 9000);
+    assert_true(auth_ended_add(&again, &session, 6000));
+    assert_int_equal(again.count, 1);
+    auth_ended_finish(&again);
+    auth_ended_finish(&ended);
+    fake_free_settings(&store);
+}
+
+static void test_damaged_logouts(void **state)
+{
+    static const char *const damaged[] = {
+        "",
+        "{}",
+        "[1]",
+        "[[]]",
+        "[[\"00\", \"00\", 1]]",
+        "[[\"00000000000000000000000000000000\", \"00000000000000000000000000000000\", \"1\"]]"};
+    struct auth_ended ended;
+    struct error err = {0};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(damaged); i++) {
+        struct store store = {0};
+
+        assert_true(store_set_setting(&store, "sessions.ended", damaged[i], &err));
+        auth_ended_init(&ended);
+        assert_false(auth_ended_load(&ended, &store, &err));
+        assert_int_equal(err.code, ERROR_BAD_FILE);
+        auth_ended_finish(&ended);
+        fake_free_settings(&store);
+    }
 }
 
 static void test_session_route(void **state)
@@ -613,7 +730,7 @@ static int fill_store(void **state)
 static int empty_store(void **state)
 {
     (void)state;
-    free(hub.store.secret);
+    fake_free_settings(&hub.store);
     return 0;
 }
 
@@ -631,6 +748,8 @@ int main(void)
         cmocka_unit_test(test_bad_password_files),
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_logout),
+        cmocka_unit_test(test_many_logouts),
+        cmocka_unit_test(test_damaged_logouts),
         cmocka_unit_test(test_session_route),
         cmocka_unit_test(test_keys_over_http),
         cmocka_unit_test(test_first_key),

@@ -419,6 +419,12 @@ static void proxies_that_are_trusted_say_who_asks(void **state)
     expect_answer("GET /items/1 HTTP/1.1\r\n" CLOSE
                   "X-Forwarded-For: 1.2.3.4, 5.6.7.8, 10.1.1.1\r\nX-Forwarded-Proto: https\r\n\r\n",
                   200, "\"client\":\"5.6.7.8\",\"base\":\"https://localhost\",\"secure\":true");
+    /* A proxy may leave the client's own header and add another after it. */
+    expect_answer("GET /items/1 HTTP/1.1\r\n" CLOSE
+                  "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n"
+                  "x-forwarded-for: 10.1.1.1\r\nX-Forwarded-Proto: https\r\n"
+                  "X-Forwarded-Proto: http\r\n\r\n",
+                  200, "\"client\":\"5.6.7.8\",\"base\":\"http://localhost\",\"secure\":false");
     expect_answer("GET /items/1 HTTP/1.1\r\n" CLOSE "X-Forwarded-For: rubbish\r\n\r\n", 200,
                   "\"client\":\"127.0.0.1\"");
 }

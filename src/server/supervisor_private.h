@@ -1,0 +1,44 @@
+/* What the supervisor_*.c files share; nobody else includes it. */
+#ifndef SERVER_SUPERVISOR_PRIVATE_H
+#define SERVER_SUPERVISOR_PRIVATE_H
+
+#include <signal.h>
+#include <stdbool.h>
+
+#include "server/supervisor.h"
+
+#define FRONT_DEATHS_MAX 5
+
+struct supervised {
+    pid_t pid;       /* 0: not running */
+    double born_at;  /* of seconds_now() */
+    double start_at; /* when not running */
+    double kill_at;  /* 0: not */
+    double back_off; /* the last pause; 0: none yet */
+    uint32_t restarts;
+    bool is_orphan; /* its front died: not its fault */
+};
+
+struct supervisor {
+    const struct supervisor_options *options;
+    pid_t own_pid;
+    sigset_t old_mask;
+    int signal_fd, control_fd; /* our end; -1: no front */
+    struct supervised front, workers[SUPERVISOR_WORKERS_MAX];
+    double front_deaths[FRONT_DEATHS_MAX]; /* a ring */
+    int front_death_count;
+    bool has_listened; /* a front did, once */
+    bool is_draining, is_over;
+    int code;
+    double drain_until;
+};
+
+/* Seconds of the options' scale. */
+double supervisor_scaled(const struct supervisor *supervisor, double seconds);
+void supervisor_close_fd(int *fd); /* it becomes -1, and may be so */
+/* A front that has closed its end is dying, though it may not be dead yet. */
+bool supervisor_has_front(const struct supervisor *supervisor);
+/* Starts whatever is not running and should be by now (supervisor_start.c). */
+void supervisor_start_due(struct supervisor *supervisor);
+
+#endif

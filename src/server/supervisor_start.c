@@ -1,0 +1,177 @@
+/* Starting the front and the workers. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "server/log.h"
+#include "server/supervisor_private.h"
+
+/* In the child: dies with its parent, which may be gone by now, and hears signals again. */
+static void become_child(struct supervisor *supervisor)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != supervisor->own_pid)
+        _exit(1);
+    supervisor_close_fd(&supervisor->signal_fd);
+    sigprocmask(SIG_SETMASK, &supervisor->old_mask, NULL);
+}
+
+static void note_start(struct supervised *child, pid_t pid)
+{
+    child->pid = pid;
+    child->born_at = seconds_now();
+    child->kill_at = 0;
+    child->is_orphan = false;
+}
+
+static void fail_start(struct supervisor *supervisor, struct supervised *child, const char *what)
+{
+    log_event(LOG_ERROR, "supervisor.failed", "what=%s errno=%d", what, errno);
+    child->start_at = seconds_now() + supervisor_scaled(supervisor, 1);
+}
+
+static void start_front(struct supervisor *supervisor)
+{
+    const struct supervisor_options *options = supervisor->options;
+    int ends[2];
+    pid_t pid;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
+        fail_start(supervisor, &supervisor->front, "socketpair");
+        return;
+    }
+    fflush(NULL); /* or both processes write what is in the buffers */
+    pid = fork();
+    if (pid == 0) {
+        int code;
+
+        become_child(supervisor);
+        close(ends[0]);
+        code = options->front(options->context, ends[1]);
+        fflush(NULL);
+        _exit(code);
+    }
+    close(ends[1]);
+    if (pid < 0) {
+        close(ends[0]);
+        fail_start(supervisor, &supervisor->front, "fork");
+        return;
+    }
+    supervisor->control_fd = ends[0];
+    note_start(&supervisor->front, pid);
+}
+
+static bool send_arrival(struct supervisor *supervisor, const struct worker_arrived *arrived,
+                         const int fds[2])
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+    } control = {0};
+    struct worker_arrived copy = *arrived;
+    struct iovec part = {&copy, sizeof copy};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
+
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(2 * sizeof(int));
+    memcpy(CMSG_DATA(&control.header), fds, 2 * sizeof(int));
+    return sendmsg(supervisor->control_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) ==
+           (ssize_t)sizeof copy;
+}
+
+static void run_worker(struct supervisor *supervisor, uint32_t index, int channel_fd,
+                       int heartbeat_fd, struct heartbeat *heartbeat)
+{
+    const struct supervisor_options *options = supervisor->options;
+    int code;
+
+    become_child(supervisor);
+    supervisor_close_fd(&supervisor->control_fd);
+    close(heartbeat_fd);
+    code = options->worker(options->context, index, channel_fd, heartbeat);
+    fflush(NULL);
+    _exit(code);
+}
+
+/* fds: the front's end of the channel and the heartbeat's memory. */
+static void fork_worker(struct supervisor *supervisor, uint32_t index, const int fds[2],
+                        int worker_fd, struct heartbeat *heartbeat)
+{
+    struct supervised *worker = &supervisor->workers[index];
+    struct worker_arrived arrived = {.index = index, .restarts = worker->restarts};
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        close(fds[0]);
+        run_worker(supervisor, index, worker_fd, fds[1], heartbeat);
+    }
+    if (pid < 0) {
+        fail_start(supervisor, worker, "fork");
+        return;
+    }
+    note_start(worker, pid);
+    arrived.pid = pid;
+    /* A front that cannot be told is about to die; the worker's channel closes then, too. */
+    if (!send_arrival(supervisor, &arrived, fds))
+        kill(pid, SIGKILL);
+}
+
+static struct heartbeat *make_heartbeat(int *fd)
+{
+    void *page;
+
+    *fd = memfd_create("heartbeat", MFD_CLOEXEC);
+    if (*fd < 0)
+        return NULL;
+    if (ftruncate(*fd, sizeof(struct heartbeat)) < 0)
+        return NULL;
+    page = mmap(NULL, sizeof(struct heartbeat), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+    return page == MAP_FAILED ? NULL : page;
+}
+
+static void start_worker(struct supervisor *supervisor, uint32_t index)
+{
+    struct supervised *worker = &supervisor->workers[index];
+    struct heartbeat *heartbeat;
+    int ends[2] = {-1, -1}, heartbeat_fd = -1;
+
+    heartbeat = make_heartbeat(&heartbeat_fd);
+    if (heartbeat && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0)
+        fork_worker(supervisor, index, (int[2]){ends[0], heartbeat_fd}, ends[1], heartbeat);
+    else
+        fail_start(supervisor, worker, "channel");
+    if (heartbeat)
+        munmap(heartbeat, sizeof *heartbeat);
+    supervisor_close_fd(&heartbeat_fd);
+    supervisor_close_fd(&ends[0]);
+    supervisor_close_fd(&ends[1]);
+}
+
+void supervisor_start_due(struct supervisor *supervisor)
+{
+    double now = seconds_now();
+
+    if (supervisor->is_draining || supervisor->is_over)
+        return;
+    if (supervisor->front.pid == 0 && now >= supervisor->front.start_at)
+        start_front(supervisor);
+    for (int i = 0; supervisor_has_front(supervisor) && i < supervisor->options->worker_count;
+         i++) {
+        const struct supervised *worker = &supervisor->workers[i];
+
+        if (worker->pid == 0 && now >= worker->start_at)
+            start_worker(supervisor, (uint32_t)i);
+    }
+}
