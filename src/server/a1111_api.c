@@ -171,7 +171,12 @@ static void handle_interrupt(struct http_exchange *exchange, void *context)
 
 static void handle_skip(struct http_exchange *exchange, void *context)
 {
-    stop_current(context, exchange);
+    struct a1111 *a1111 = context;
+    const char *owner = http_identity_of(exchange)->name;
+    struct a1111_job job;
+
+    if (a1111_tracker_current(a1111->home.tracker, owner, &job))
+        hub_skip(a1111->home.hub, job.id, owner);
     a1111_reply(exchange, json_null());
 }
 
@@ -337,7 +342,7 @@ static const struct http_route routes[] = {
     ROUTE(HTTP_POST, "/sdapi/v1/interrupt", SCOPE_GENERATE, false, 0, handle_interrupt,
           "Stops the current job"),
     ROUTE(HTTP_POST, "/sdapi/v1/skip", SCOPE_GENERATE, false, 0, handle_skip,
-          "Stops the current job and goes to the next"),
+          "Leaves out the picture that is being drawn and goes to the next"),
     ROUTE(HTTP_GET, "/sdapi/v1/options", SCOPE_READ, true, 0, handle_options, "Lists settings"),
     ROUTE(HTTP_POST, "/sdapi/v1/options", SCOPE_GENERATE, false, 0, handle_set_options,
           "Changes settings"),

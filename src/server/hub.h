@@ -90,6 +90,10 @@ MUST_CHECK bool hub_load(struct hub *hub, const char *id, const char *owner, str
                          struct hub_error *err);
 MUST_CHECK bool hub_cancel(struct hub *hub, const char *id, const char *owner, struct job_view *out,
                            struct hub_error *err);
+/* Leaves out the picture of a running job that is being drawn, the first that is not done; the job
+ * goes on with its next one, is done with what it has after the last, and cancelled if that is
+ * nothing. A job that does not run is left alone. Should the worker die, the job is drawn whole. */
+void hub_skip(struct hub *hub, const char *id, const char *owner);
 /* All that the owner has queued or running; NULL: everybody's. Returns how many. */
 int hub_cancel_all(struct hub *hub, const char *owner);
 

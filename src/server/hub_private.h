@@ -24,7 +24,7 @@
 struct hub_worker;
 
 /* What a job still owes the store: done at once, and again each second while the disk fails. */
-enum hub_owed { OWED_NOTHING, OWED_FINISH, OWED_FAIL, OWED_REQUEUE, OWED_PUT_BACK };
+enum hub_owed { OWED_NOTHING, OWED_FINISH, OWED_FAIL, OWED_CANCEL, OWED_REQUEUE, OWED_PUT_BACK };
 
 struct hub_job {
     struct hub_job *next_in_bucket;

@@ -232,7 +232,7 @@ void hub_worker_tell(struct hub *hub, struct hub_worker *worker, uint32_t type, 
 {
     struct record_writer record = {0};
 
-    if (type == MESSAGE_CANCEL)
+    if (type != MESSAGE_DRAIN)
         record_put_u64(&record, ticket);
     if (!hub_worker_send(hub, worker, type, &record))
         lose_worker(worker, "deaf");

@@ -308,6 +308,7 @@ void done_message_write(struct record_writer *writer, const struct done_message 
     record_put_i32(writer, message->t5_tokens_cut);
     record_put_bool(writer, message->was_short_of_memory);
     record_put_bool(writer, message->was_repeated);
+    record_put_i32(writer, message->pictures_skipped);
 }
 
 bool done_message_read(struct done_message *message, struct record_reader reader)
@@ -321,6 +322,7 @@ bool done_message_read(struct done_message *message, struct record_reader reader
     message->t5_tokens_cut = get_range(&reader, 0, INT32_MAX);
     message->was_short_of_memory = record_get_bool(&reader);
     message->was_repeated = record_get_bool(&reader);
+    message->pictures_skipped = get_range(&reader, 0, JOB_COUNT_MAX - 1);
     return record_reader_is_done(&reader);
 }
 

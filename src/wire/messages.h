@@ -16,6 +16,7 @@ enum message_type {
     MESSAGE_WATCH,    /* u64 ticket, bool: previews are wanted */
     MESSAGE_ESTIMATE, /* u64 ticket, spec without pictures: answered by ESTIMATED, drawn never */
     MESSAGE_DRAIN,    /* nothing: finish what runs, take nothing more, exit 0 */
+    MESSAGE_SKIP,     /* u64 ticket: leave out the first picture that is not done, go on */
     /* worker -> front */
     MESSAGE_LOADING = 64, /* struct loading_message: while it cannot draw yet */
     MESSAGE_READY,        /* struct worker_facts */
@@ -24,7 +25,8 @@ enum message_type {
     MESSAGE_PICTURE,      /* struct picture_message, with a memfd: the picture's file, then the
                            * thumbnail's, one after the other */
     MESSAGE_DONE,         /* struct done_message: after the last picture */
-    MESSAGE_FAILED,       /* struct failed_message: instead */
+    MESSAGE_FAILED,       /* struct failed_message: instead; JOB_FAILURE_CANCELLED also when every
+                           * picture was skipped */
     MESSAGE_ESTIMATED,    /* struct estimated_message */
     MESSAGE_DEVICE,       /* struct device_message, about once a second */
 };
@@ -77,6 +79,7 @@ struct done_message {
     double encode_seconds, denoise_seconds, decode_seconds, total_seconds;
     int32_t clip_tokens_cut, t5_tokens_cut;
     bool was_short_of_memory, was_repeated;
+    int32_t pictures_skipped; /* there is no picture of these */
 };
 
 struct failed_message {

@@ -117,6 +117,7 @@ static void serve(struct worker *worker)
     while (goes_on(worker)) {
         take_messages(worker);
         worker_drop_cancelled(worker);
+        worker_drop_skipped(worker);
         worker_admit(worker);
         if (worker_running(worker) > 0)
             worker_step(worker);

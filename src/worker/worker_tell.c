@@ -167,6 +167,7 @@ void worker_tell_done(struct worker *worker, const struct worker_job *job)
         .t5_tokens_cut = job->t5_cut,
         .was_short_of_memory = job->was_short_of_memory,
         .was_repeated = job->was_repeated,
+        .pictures_skipped = job->skipped,
     };
     struct record_writer record = {0};
 

@@ -287,15 +287,33 @@ def check_progress(service):
 
 def check_interrupt(service):
     api = service.api
-    for stop, answer in ((api.interrupt, {}), (api.skip, None)):
-        drawing = Background(api.txt2img, prompt="a", **LONG)
-        wait_until("progress", lambda: sampling(api))
-        assert stop() == answer
-        result = drawing.result()
-        assert len(result.images) < 4 and result.info["seed"] == 7, "what was drawn so far, in the same form"
-        assert len(result.info["infotexts"]) == len(result.images)
-        wait_until("idle", lambda: is_idle(api))
-        assert stop() == answer, "nothing to stop is no error"
+    drawing = Background(api.txt2img, prompt="a", **LONG)
+    wait_until("progress", lambda: sampling(api))
+    assert api.interrupt() == {}
+    result = drawing.result()
+    assert len(result.images) < 4 and result.info["seed"] == 7, "what was drawn so far, in the same form"
+    assert len(result.info["infotexts"]) == len(result.images)
+    wait_until("idle", lambda: is_idle(api))
+    assert api.interrupt() == {}, "nothing to stop is no error"
+
+
+def check_skip(service):
+    """A picture that is skipped is left out; the others come as they would have."""
+    api = service.api
+    drawing = Background(api.txt2img, prompt="a", **{**LONG, "batch_size": 1, "n_iter": 2})
+    wait_until("progress", lambda: sampling(api))
+    assert api.skip() is None
+    result = drawing.result()
+    assert len(result.images) == 1 == len(result.info["infotexts"]) and result.info["all_seeds"] in ([7], [8]), result.info
+    alone = api.txt2img(prompt="a", **{**LONG, "batch_size": 1, "seed": result.info["all_seeds"][0]})
+    assert alone.image.tobytes() == result.image.tobytes(), "the others are drawn as without it"
+    drawing = Background(api.txt2img, prompt="a", **{**LONG, "batch_size": 1, "steps": 1000})
+    wait_until("progress", lambda: sampling(api))
+    api.skip()
+    result = drawing.result()
+    assert result.images == [] == result.info["all_seeds"] and result.info["seed"] == 7, "a job of one picture ends"
+    wait_until("idle", lambda: is_idle(api))
+    assert api.skip() is None, "nothing to skip is no error"
 
 
 def check_tasks(service):
