@@ -42,7 +42,7 @@ struct worker_facts {
     double guidance, flow_shift;
 };
 
-/* A file as it was sent; its header says PNG or JPEG, and a size within the limits above. */
+/* A file as it was sent; its header says PNG, JPEG or WebP, and a size within the limits above. */
 struct job_image {
     unsigned char *bytes; /* NULL: none */
     size_t size;

@@ -70,6 +70,12 @@ def base64_png(image, **texts):
     return base64.b64encode(out.getvalue()).decode()
 
 
+def base64_file(image, kind, **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return base64.b64encode(out.getvalue()).decode()
+
+
 def difference(a, b):
     return sum(ImageStat.Stat(ImageChops.difference(a.convert("RGB"), b.convert("RGB"))).mean) / 3
 
@@ -255,6 +261,12 @@ def check_img2img(service):
     assert far.info["denoising_strength"] == 0.9 and "Denoising strength: 0.9" in far.info["infotexts"][0]
     assert far.parameters["init_images"] is None, "pictures are not echoed"
     assert api.img2img(images=[image], include_init_images=True, **QUICK).parameters["init_images"]
+    body = {"prompt": "a red apple", "denoising_strength": 0.5, **QUICK}
+    as_png, as_webp = (service.draw({**body, "init_images": [base64_file(image, kind, lossless=True)]}, "/sdapi/v1/img2img") for kind in ("PNG", "WEBP"))
+    assert picture(as_png["images"][0]).tobytes() == picture(as_webp["images"][0]).tobytes(), "the same pixels in another file"
+    moving = base64_file(image, "WEBP", save_all=True, append_images=[image.rotate(90)])
+    reply = service.post("/sdapi/v1/img2img", {**body, "init_images": [moving]})
+    assert reply.status_code == 422 and "moves" in reply.json()["detail"][0]["msg"], reply.text
 
 
 def check_masks(service):
@@ -300,18 +312,20 @@ def check_interrupt(service):
 def check_skip(service):
     """A picture that is skipped is left out; the others come as they would have."""
     api = service.api
-    drawing = Background(api.txt2img, prompt="a", **{**LONG, "batch_size": 1, "n_iter": 2})
+    two = {**QUICK, "steps": 30, "n_iter": 2}
+    drawing = Background(api.txt2img, prompt="a", **two)
     wait_until("progress", lambda: sampling(api))
     assert api.skip() is None
     result = drawing.result()
     assert len(result.images) == 1 == len(result.info["infotexts"]) and result.info["all_seeds"] in ([7], [8]), result.info
-    alone = api.txt2img(prompt="a", **{**LONG, "batch_size": 1, "seed": result.info["all_seeds"][0]})
+    alone = api.txt2img(prompt="a", **{**two, "n_iter": 1, "seed": result.info["all_seeds"][0]})
     assert alone.image.tobytes() == result.image.tobytes(), "the others are drawn as without it"
-    drawing = Background(api.txt2img, prompt="a", **{**LONG, "batch_size": 1, "steps": 1000})
+    drawing = Background(api.txt2img, prompt="a", **LONG)
     wait_until("progress", lambda: sampling(api))
-    api.skip()
+    for _ in range(LONG["batch_size"]):
+        api.skip()
     result = drawing.result()
-    assert result.images == [] == result.info["all_seeds"] and result.info["seed"] == 7, "a job of one picture ends"
+    assert result.images == [] == result.info["all_seeds"] and result.info["seed"] == 7, "a job without any picture left ends"
     wait_until("idle", lambda: is_idle(api))
     assert api.skip() is None, "nothing to skip is no error"
 
