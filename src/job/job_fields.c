@@ -91,7 +91,7 @@ const struct job_field job_fields[] = {
     PICTURE(init_image, "base64 of a PNG, JPEG or WebP file to start from"),
     PICTURE(mask, "base64 of a PNG, JPEG or WebP file: white parts of init_image are painted anew"),
     FLAG(mask_is_alpha,
-         "the alpha of mask, a PNG file, says instead what is painted anew: what is transparent"),
+         "the alpha of mask, a PNG or WebP file, says instead what is painted anew: what is transparent"),
     FLAG(mask_inverted, "what mask would keep is painted anew, and the rest is kept"),
     NUMBER("strength", strength, 0, 1, 0.6, NO_OFFSET,
            "how much of init_image is drawn anew: 0 nothing, 1 everything"),

@@ -7,12 +7,15 @@
 #include <string.h>
 
 #include "job/job_infotext.h"
+#include "server/a1111_fields.h"
 #include "server/a1111_infotext.h"
+#include "server/a1111_lists.h"
 #include "server/a1111_options.h"
 #include "server/a1111_progress.h"
 #include "server/a1111_request.h"
 #include "server/a1111_response.h"
 #include "server/a1111_samplers.h"
+#include "server/a1111_schemas.h"
 
 /* A store of one setting. */
 static char *setting;
@@ -200,6 +203,115 @@ static json_t *info_of(const struct job_spec *spec, int count)
     assert_non_null(info);
     json_decref(text);
     return info;
+}
+
+/* --- Schemas --- */
+
+static bool has_type(const json_t *value, const char *type)
+{
+    return strcmp(type, "null") == 0      ? json_is_null(value)
+           : strcmp(type, "string") == 0  ? json_is_string(value)
+           : strcmp(type, "integer") == 0 ? json_is_integer(value)
+           : strcmp(type, "number") == 0  ? json_is_number(value)
+           : strcmp(type, "boolean") == 0 ? json_is_boolean(value)
+           : strcmp(type, "array") == 0   ? json_is_array(value)
+                                          : json_is_object(value);
+}
+
+/* What the schemas of answers consist of. Members that a schema does not know fail, too. */
+static void expect_fits(const json_t *value, const json_t *schema, const char *what)
+{
+    json_t *types = json_object_get(schema, "type"), *member, *type;
+    json_t *properties = json_object_get(schema, "properties");
+    bool fits = json_is_string(types) && has_type(value, json_string_value(types));
+    const char *name;
+    size_t i;
+
+    json_array_foreach(types, i, type) fits |= has_type(value, json_string_value(type));
+    if (!fits)
+        fail_msg("%s is of another type", what);
+    json_array_foreach(json_object_get(schema, "required"), i,
+                       member) if (!json_object_get(value, json_string_value(member)))
+        fail_msg("%s has no %s", what, json_string_value(member));
+    if (properties)
+        json_object_foreach((json_t *)(uintptr_t)value, name, member)
+        {
+            if (!json_object_get(properties, name))
+                fail_msg("%s has an unknown %s", what, name);
+            expect_fits(member, json_object_get(properties, name), name);
+        }
+    if (json_object_get(schema, "items"))
+        json_array_foreach(value, i, member)
+            expect_fits(member, json_object_get(schema, "items"), what);
+}
+
+/* Takes both. */
+static void expect_answer(json_t *answer, json_t *schema, const char *what)
+{
+    assert_non_null(answer);
+    assert_non_null(schema);
+    expect_fits(answer, schema, what);
+    json_decref(answer);
+    json_decref(schema);
+}
+
+static json_t *info_of(const struct job_spec *spec, int count);
+
+static void answers_are_as_their_schemas_say(void **state)
+{
+    static const struct {
+        const char *name;
+        json_t *(*schema)(void *context);
+    } lists[] = {
+        {"cmd-flags", a1111_flags_schema},
+        {"embeddings", a1111_embeddings_schema},
+        {"latent-upscale-modes", a1111_names_schema},
+        {"loras", a1111_list_schema},
+        {"memory", a1111_memory_schema},
+        {"samplers", a1111_samplers_schema},
+        {"schedulers", a1111_schedulers_schema},
+        {"scripts", a1111_scripts_schema},
+        {"sd-models", a1111_models_schema},
+        {"upscalers", a1111_upscalers_schema},
+    };
+    const struct hub_state hub = {.has_facts = true, .facts = facts};
+    const struct a1111_progress progress = {.now_ms = 1};
+    char prompt[] = "a cat";
+    const struct job_spec spec = {.prompt = prompt, .width = 512, .height = 512, .steps = 20};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(lists); i++)
+        expect_answer(a1111_list(lists[i].name, &hub), lists[i].schema(NULL), lists[i].name);
+    expect_answer(a1111_progress_json(&progress, NULL), a1111_progress_schema(NULL), "progress");
+    expect_answer(a1111_task_json(&progress, false, NULL, -1), a1111_task_schema(NULL), "task");
+    expect_answer(info_of(&spec, 1), a1111_info_schema(NULL), "info");
+}
+
+static void bodies_have_the_defaults_and_ranges_that_are_read(void **state)
+{
+    const struct job_limits limits = {.steps_max = 60, .count_max = 4};
+    json_t *schema = a1111_body_schema(A1111_TXT2IMG, &facts, &limits);
+    json_t *properties = json_object_get(schema, "properties");
+    struct a1111_request request = read_good("{\"prompt\": \"a\"}", false);
+
+    (void)state;
+    assert_true(json_is_true(json_object_get(schema, "additionalProperties")));
+    assert_int_equal(integer_of(json_object_get(properties, "steps"), "maximum"), 60);
+    assert_int_equal(integer_of(json_object_get(properties, "batch_size"), "maximum"), 4);
+    assert_int_equal(integer_of(json_object_get(properties, "width"), "maximum"), 2048);
+    assert_int_equal(integer_of(json_object_get(properties, "width"), "default"),
+                     integer_of(request.spec, "width"));
+    assert_int_equal(integer_of(json_object_get(properties, "steps"), "default"),
+                     integer_of(request.spec, "steps"));
+    assert_null(json_object_get(properties, "init_images"));
+    json_decref(schema);
+    a1111_request_finish(&request);
+    schema = a1111_body_schema(A1111_IMG2IMG, NULL, NULL);
+    properties = json_object_get(schema, "properties");
+    assert_non_null(json_object_get(properties, "init_images"));
+    assert_non_null(json_object_get(properties, "prompt"));
+    assert_null(json_object_get(properties, "id_task"));
+    json_decref(schema);
 }
 
 static void info_has_every_key(void **state)
@@ -426,6 +538,8 @@ int main(void)
         cmocka_unit_test(wrong_requests_get_their_words),
         cmocka_unit_test(image_to_image_passes_its_pictures_and_does_not_echo_them),
         cmocka_unit_test(what_the_body_leaves_out_comes_from_its_infotext),
+        cmocka_unit_test(answers_are_as_their_schemas_say),
+        cmocka_unit_test(bodies_have_the_defaults_and_ranges_that_are_read),
         cmocka_unit_test(info_has_every_key),
         cmocka_unit_test(infotexts_are_read_back_by_their_expression_and_by_ours),
         cmocka_unit_test(a_last_line_with_two_pairs_belongs_to_the_prompt),
