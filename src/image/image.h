@@ -79,6 +79,9 @@ MUST_CHECK bool image_metadata_read(char **infotext, char **json, const unsigned
 /* Lanczos with a = 3 and support scaled when shrinking, as Pillow's LANCZOS. */
 MUST_CHECK bool image_resize(struct image *out, const struct image *image, int width, int height,
                              struct error *err);
+/* The middle of a picture that is as large at least. */
+MUST_CHECK bool image_crop(struct image *out, const struct image *image, int width, int height,
+                           struct error *err);
 /* Nearest, as Pillow's NEAREST: for masks. */
 MUST_CHECK bool image_resize_nearest(struct image *out, const struct image *image, int width,
                                      int height, struct error *err);

@@ -1,27 +1,28 @@
 #include "server/a1111_api.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "image/image.h"
-#include "job/base64.h"
 #include "server/a1111_call.h"
 #include "server/a1111_fields.h"
-#include "server/a1111_infotext.h"
 #include "server/a1111_lists.h"
 #include "server/a1111_options.h"
+#include "server/a1111_pictures.h"
 #include "server/a1111_progress.h"
 #include "server/a1111_schemas.h"
 #include "server/limits.h"
 
 #define LISTS "/sdapi/v1/"
+#define EXTRAS_AT_ONCE 2
 
 struct a1111 {
     struct a1111_home home;
     struct a1111_options *options;
     struct job_limits limits;
+    atomic_int extras; /* that are being enlarged */
 };
 
 /* --- txt2img, img2img --- */
@@ -128,9 +129,9 @@ static void handle_task_progress(struct http_exchange *exchange, void *context)
         return;
     if (!a1111_text(&task, body, "id_task", "", &problem) ||
         !a1111_integer(&seen, body, "id_live_preview",
-                       (int64_t)a1111_field("id_live_preview")->fallback, &problem) ||
-        !a1111_flag(&wants, body, "live_preview", a1111_field("live_preview")->fallback != 0,
-                    &problem)) {
+                       (int64_t)a1111_field(A1111_TASK, "id_live_preview")->fallback, &problem) ||
+        !a1111_flag(&wants, body, "live_preview",
+                    a1111_field(A1111_TASK, "live_preview")->fallback != 0, &problem)) {
         a1111_reply_problem(exchange, &problem);
         return;
     }
@@ -246,74 +247,31 @@ static void handle_no_login(struct http_exchange *exchange, void *context)
 
 /* --- Pictures --- */
 
-/* The bytes of the body's "image"; NULL: answered. The caller frees them. */
-static unsigned char *picture_of(struct http_exchange *exchange, size_t *size)
-{
-    const json_t *body = http_json(exchange);
-    struct a1111_problem problem = {0};
-    const char *text, *comma;
-    unsigned char *bytes = NULL;
-    enum base64_result result;
-
-    if (!body)
-        return NULL;
-    if (!a1111_text(&text, body, "image", "", &problem)) {
-        a1111_reply_problem(exchange, &problem);
-        return NULL;
-    }
-    comma = strncmp(text, "data:", 5) == 0 ? strchr(text, ',') : NULL;
-    text = comma ? comma + 1 : text;
-    result = base64_decode(&bytes, size, text, strlen(text), IMAGE_FILE_BYTES_MAX);
-    if (result == BASE64_OK)
-        return bytes;
-    if (result == BASE64_NO_MEMORY)
-        a1111_reply(exchange, NULL);
-    else
-        http_reply_error(exchange, 422, "validation", "image", 0, "Invalid encoded image");
-    return NULL;
-}
-
-static json_t *png_info_json(const char *infotext)
-{
-    return json_pack("{s:s, s:{s:s}, s:o}", "info", infotext, "items", "parameters", infotext,
-                     "parameters", a1111_infotext_parse(infotext));
-}
-
-/* A picture whose texts are damaged counts as one without. */
 static void handle_png_info(struct http_exchange *exchange, void *context)
 {
-    const struct image_limits limits = {.bytes_max = IMAGE_FILE_BYTES_MAX,
-                                        .pixels_max = IMAGE_PIXELS_MAX};
-    struct image_header header;
-    struct error err = {0};
-    char *infotext = NULL, *json = NULL;
-    size_t size = 0;
-    unsigned char *bytes = picture_of(exchange, &size);
-    bool ok;
-
     (void)context;
-    if (!bytes)
-        return;
-    ok = image_metadata_read(&infotext, &json, bytes, size, &err);
-    if (!ok && err.code == ERROR_NO_MEMORY)
-        a1111_reply(exchange, NULL);
-    else if (!ok && !image_header_read(&header, bytes, size, &limits, "image", NULL))
-        http_reply_error(exchange, 422, "validation", "image", 0, "Invalid encoded image: %s",
-                         err.message);
-    else
-        a1111_reply(exchange,
-                    infotext ? png_info_json(infotext)
-                             : json_pack("{s:s, s:{}, s:{}}", "info", "", "items", "parameters"));
-    free(infotext);
-    free(json);
-    free(bytes);
+    a1111_png_info(exchange);
 }
 
-static void handle_extra(struct http_exchange *exchange, void *context)
+/* Each keeps a handler's thread waiting. */
+static void extra(struct a1111 *a1111, struct http_exchange *exchange, bool is_batch)
 {
-    (void)context;
-    http_reply_error(exchange, 422, "unsupported", "", 0,
-                     "Upscaling of finished pictures is not supported by this server.");
+    if (atomic_fetch_add(&a1111->extras, 1) < EXTRAS_AT_ONCE)
+        a1111_extra(a1111->home.hub, exchange, is_batch);
+    else
+        http_reply_error(exchange, 429, "QueueFull", "", 5,
+                         "Pictures of others are being enlarged.");
+    atomic_fetch_sub(&a1111->extras, 1);
+}
+
+static void handle_extra_single(struct http_exchange *exchange, void *context)
+{
+    extra(context, exchange, false);
+}
+
+static void handle_extra_batch(struct http_exchange *exchange, void *context)
+{
+    extra(context, exchange, true);
 }
 
 static void handle_interrogate(struct http_exchange *exchange, void *context)
@@ -351,6 +309,16 @@ static json_t *picture_schema(void *context)
 static json_t *task_schema(void *context)
 {
     return body_schema(context, A1111_TASK);
+}
+
+static json_t *extra_single_schema(void *context)
+{
+    return body_schema(context, A1111_EXTRA_SINGLE);
+}
+
+static json_t *extra_batch_schema(void *context)
+{
+    return body_schema(context, A1111_EXTRA_BATCH);
 }
 
 static json_t *options_schema(void *context)
@@ -411,10 +379,12 @@ static const struct http_route routes[] = {
     LIST("upscalers", a1111_upscalers_schema, "Lists upscalers"),
     ROUTE(HTTP_POST, "/sdapi/v1/png-info", SCOPE_READ, false, PICTURES, handle_png_info,
           picture_schema, a1111_png_info_schema, "Reads the parameters in a picture"),
-    ROUTE(HTTP_POST, "/sdapi/v1/extra-single-image", SCOPE_GENERATE, false, PICTURES, handle_extra,
-          NULL, NULL, "Answers that upscaling is not supported"),
-    ROUTE(HTTP_POST, "/sdapi/v1/extra-batch-images", SCOPE_GENERATE, false, PICTURES, handle_extra,
-          NULL, NULL, "Answers that upscaling is not supported"),
+    ROUTE(HTTP_POST, "/sdapi/v1/extra-single-image", SCOPE_GENERATE, false, PICTURES,
+          handle_extra_single, extra_single_schema, a1111_extra_single_schema,
+          "Enlarges a picture, without a model"),
+    ROUTE(HTTP_POST, "/sdapi/v1/extra-batch-images", SCOPE_GENERATE, false, PICTURES,
+          handle_extra_batch, extra_batch_schema, a1111_extra_batch_schema,
+          "Enlarges pictures, without a model"),
     ROUTE(HTTP_POST, "/sdapi/v1/interrogate", SCOPE_GENERATE, false, PICTURES, handle_interrogate,
           picture_schema, NULL, "Answers that describing pictures is not supported"),
     NOTHING("refresh-checkpoints", "Does nothing: there is one model"),

@@ -106,17 +106,32 @@ const struct a1111_field a1111_fields[] = {
 
     USED("image", A1111_EXTRA_SINGLE | A1111_PICTURE, TEXT, 0, 0, 0,
          "base64 of a PNG, JPEG or WebP file, or a data URI"),
+    USED("imageList", A1111_EXTRA_BATCH, FILES, 0, 0, 0, "pictures, as image of a single one"),
+    USED("upscaler_1", EXTRAS, TEXT, 0, 0, 0, "None, Lanczos or Nearest"),
+    USED("upscaler_2", EXTRAS, TEXT, 0, 0, 0, "None: there is no second one"),
+    USED("extras_upscaler_2_visibility", EXTRAS, NUMBER, 0, 0, 1, "0: there is no second one"),
+    USED("resize_mode", EXTRAS, INTEGER, 0, 0, 1, "0: by a factor; 1: to a size"),
+    USED("upscaling_resize", EXTRAS, NUMBER, 2, 1, 8, "the factor"),
+    USED("upscaling_resize_w", EXTRAS, INTEGER, 512, 1, JOB_IMAGE_SIDE_MAX, "of the size"),
+    USED("upscaling_resize_h", EXTRAS, INTEGER, 512, 1, JOB_IMAGE_SIDE_MAX, "of the size"),
+    USED("upscaling_crop", EXTRAS, FLAG, true, 0, 0, "cut to the size, which is covered"),
+    USED("gfpgan_visibility", EXTRAS, NUMBER, 0, 0, 1, "0: there is no such model"),
+    USED("codeformer_visibility", EXTRAS, NUMBER, 0, 0, 1, "0: there is no such model"),
+    PASSED("codeformer_weight", EXTRAS, NUMBER, 0),
+    PASSED("show_extras_results", EXTRAS, FLAG, true),
+    PASSED("upscale_first", EXTRAS, FLAG, false),
+
     USED("id_task", A1111_TASK, TEXT, 0, 0, 0, "the force_task_id of a request"),
     USED("id_live_preview", A1111_TASK, INTEGER, -1, 0, 0, "of the preview that is there already"),
     USED("live_preview", A1111_TASK, FLAG, true, 0, 0, "whether a preview is wanted"),
 };
 const size_t a1111_field_count = COUNT_OF(a1111_fields);
 
-const struct a1111_field *a1111_field(const char *name)
+const struct a1111_field *a1111_field(unsigned bodies, const char *name)
 {
     size_t i = 0;
 
-    while (strcmp(a1111_fields[i].name, name) != 0)
+    while (!(a1111_fields[i].bodies & bodies) || strcmp(a1111_fields[i].name, name) != 0)
         i++;
     return &a1111_fields[i];
 }

@@ -53,8 +53,8 @@ struct a1111_field {
 extern const struct a1111_field a1111_fields[];
 extern const size_t a1111_field_count;
 
-/* One that there is. */
-const struct a1111_field *a1111_field(const char *name);
+/* One that there is, in one of these bodies. */
+const struct a1111_field *a1111_field(unsigned bodies, const char *name);
 /* The one that becomes this field of a spec; NULL: none. */
 const struct a1111_field *a1111_field_of_spec(const char *spec);
 

@@ -33,9 +33,11 @@ static json_t *schedulers(const struct hub_state *state)
 static json_t *upscalers(const struct hub_state *state)
 {
     (void)state;
-    return json_pack("[{s:s, s:n, s:n, s:n, s:i}, {s:s, s:n, s:n, s:n, s:i}]", "name", "None",
-                     "model_name", "model_path", "model_url", "scale", 4, "name", "Lanczos",
-                     "model_name", "model_path", "model_url", "scale", 4);
+    return json_pack("[{s:s, s:n, s:n, s:n, s:i}, {s:s, s:n, s:n, s:n, s:i}, {s:s, s:n, s:n, s:n, "
+                     "s:i}]",
+                     "name", "None", "model_name", "model_path", "model_url", "scale", 4, "name",
+                     "Lanczos", "model_name", "model_path", "model_url", "scale", 4, "name",
+                     "Nearest", "model_name", "model_path", "model_url", "scale", 4);
 }
 
 static json_t *latent_modes(const struct hub_state *state)

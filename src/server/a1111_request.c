@@ -34,16 +34,20 @@ static bool echo(const struct reading *reading, const char *name, json_t *value)
            a1111_fail_for_memory(reading->problem);
 }
 
-/* With the table's defaults. */
+/* The table's default. */
+static double fallback(const char *name)
+{
+    return a1111_field(A1111_TXT2IMG | A1111_IMG2IMG, name)->fallback;
+}
+
 static bool take_integer(const struct reading *reading, const char *name, int64_t *out)
 {
-    return a1111_integer(out, reading->body, name, (int64_t)a1111_field(name)->fallback,
-                         reading->problem);
+    return a1111_integer(out, reading->body, name, (int64_t)fallback(name), reading->problem);
 }
 
 static bool take_flag(const struct reading *reading, const char *name, bool *out)
 {
-    return a1111_flag(out, reading->body, name, a1111_field(name)->fallback != 0, reading->problem);
+    return a1111_flag(out, reading->body, name, fallback(name) != 0, reading->problem);
 }
 
 /* --- Infotext: what the body leaves out --- */
@@ -101,7 +105,7 @@ static bool read_texts(const struct reading *reading)
 
 static bool read_side(const struct reading *reading, const char *name, int32_t own)
 {
-    int64_t side, theirs = (int64_t)a1111_field(name)->fallback;
+    int64_t side, theirs = (int64_t)fallback(name);
 
     if (!a1111_integer(&side, reading->body, name, own < theirs ? own : theirs, reading->problem))
         return false;
@@ -133,9 +137,8 @@ static bool read_count(const struct reading *reading)
 static bool read_sampling(const struct reading *reading)
 {
     const struct worker_facts *facts = reading->facts;
-    double steps_default = facts->is_turbo ? facts->steps : a1111_field("steps")->fallback;
-    double scale,
-        scale_default = facts->is_turbo ? facts->guidance : a1111_field("cfg_scale")->fallback;
+    double steps_default = facts->is_turbo ? facts->steps : fallback("steps");
+    double scale, scale_default = facts->is_turbo ? facts->guidance : fallback("cfg_scale");
     int64_t steps, seed;
 
     if (!a1111_integer(&steps, reading->body, "steps", (int64_t)steps_default, reading->problem) ||
@@ -302,7 +305,7 @@ static bool read_init(const struct reading *reading)
     if (json_array_size(images) > 1)
         return a1111_fail(reading->problem, "init_images", "one picture is supported");
     return a1111_number(&strength, reading->body, "denoising_strength",
-                        a1111_field("denoising_strength")->fallback, reading->problem) &&
+                        fallback("denoising_strength"), reading->problem) &&
            set_picture(reading, "init_image", image, "init_images") && read_mask(reading) &&
            set(reading, "strength", json_real(strength)) &&
            echo(reading, "denoising_strength", json_real(strength));

@@ -145,6 +145,12 @@ OBJECT_SCHEMA(a1111_info_schema, info)
 static const struct member png_info[] = {TEXT("info"), OBJECT("items"), OBJECT("parameters"), END};
 OBJECT_SCHEMA(a1111_png_info_schema, png_info)
 
+static const struct member extra_single[] = {TEXT("html_info"), TEXT("image"), END};
+OBJECT_SCHEMA(a1111_extra_single_schema, extra_single)
+
+static const struct member extra_batch[] = {TEXT("html_info"), ARRAY("images"), END};
+OBJECT_SCHEMA(a1111_extra_batch_schema, extra_batch)
+
 /* --- Progress --- */
 
 static const struct member state[] = {

@@ -12,6 +12,8 @@ json_t *a1111_progress_schema(void *context); /* of /sdapi/v1/progress */
 json_t *a1111_task_schema(void *context);     /* of /internal/progress */
 json_t *a1111_pending_schema(void *context);
 json_t *a1111_png_info_schema(void *context);
+json_t *a1111_extra_single_schema(void *context);
+json_t *a1111_extra_batch_schema(void *context);
 json_t *a1111_nothing_schema(void *context); /* null */
 json_t *a1111_empty_schema(void *context);   /* {} */
 json_t *a1111_models_schema(void *context);

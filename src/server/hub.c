@@ -212,7 +212,7 @@ static void tick(struct hub *hub, double now)
 {
     if (hub->next_expiry > 0 && now >= hub->next_expiry)
         hub_expire(hub, now);
-    hub_estimates_give_up(hub, NULL, now);
+    hub_questions_give_up(hub, NULL, now);
     advance_drain(hub, now);
     if (now < hub->next_tick)
         return;
@@ -231,7 +231,7 @@ static void tick(struct hub *hub, double now)
 
 static void set_timer(struct hub *hub)
 {
-    double when = fmin(hub->next_tick, hub_estimates_next(hub));
+    double when = fmin(hub->next_tick, hub_questions_next(hub));
     struct itimerspec time = {0};
 
     if (hub->next_expiry > 0)
@@ -302,7 +302,7 @@ static void *hub_main(void *context)
     }
     run_calls(hub);
     refuse_calls(hub);
-    hub_estimates_give_up(hub, NULL, INFINITY);
+    hub_questions_give_up(hub, NULL, INFINITY);
     put_back_all(hub);
     hub_tell_all(hub);
     return NULL;

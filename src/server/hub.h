@@ -117,6 +117,10 @@ MUST_CHECK bool hub_with_store(struct hub *hub,
 /* What a request would take. Waits for a worker's answer, a second at most. */
 MUST_CHECK bool hub_estimate(struct hub *hub, const struct job_spec *spec,
                              struct estimated_message *out, struct hub_error *err);
+/* A worker decodes a picture and enlarges it; the ticket is the hub's. Waits for a minute at most.
+ * The caller frees *out, a PNG. Fails with 422 for a picture that does not decode. */
+MUST_CHECK bool hub_upscale(struct hub *hub, const struct upscale_message *picture,
+                            unsigned char **out, size_t *size, struct hub_error *err);
 
 /* --- Being told --- */
 

@@ -357,6 +357,23 @@ static bool take_estimated(struct hub *hub, struct record_reader reader)
     return true;
 }
 
+static bool take_upscaled(struct hub *hub, struct record_reader reader, int fd)
+{
+    struct upscaled_message upscaled;
+    unsigned char *bytes = NULL;
+    size_t size;
+
+    if (!upscaled_message_read(&upscaled, reader))
+        return false;
+    if (upscaled.file_bytes > 0) {
+        if (!size_of(fd, PICTURE_BYTES_MAX, &size) || size != upscaled.file_bytes)
+            return false;
+        bytes = read_bytes(fd, size); /* NULL: memory is short */
+    }
+    hub_upscale_answer(hub, &upscaled, bytes);
+    return true;
+}
+
 bool hub_take_message(struct hub *hub, struct hub_worker *worker, uint32_t type,
                       struct record_reader reader, int fd)
 {
@@ -377,6 +394,8 @@ bool hub_take_message(struct hub *hub, struct hub_worker *worker, uint32_t type,
         return take_failed(hub, worker, reader);
     case MESSAGE_ESTIMATED:
         return take_estimated(hub, reader);
+    case MESSAGE_UPSCALED:
+        return take_upscaled(hub, reader, fd);
     case MESSAGE_DEVICE:
         return take_device(hub, worker, reader);
     default:

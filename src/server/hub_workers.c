@@ -363,7 +363,7 @@ static void part_with(struct hub *hub, struct hub_worker *worker)
 {
     bool is_orderly = hub->is_draining && worker->taken == 0;
 
-    hub_estimates_give_up(hub, worker, seconds_now());
+    hub_questions_give_up(hub, worker, seconds_now());
     pthread_mutex_lock(&hub->lock);
     for (struct hub_worker **at = &hub->workers; *at; at = &(*at)->next) {
         if (*at == worker) {

@@ -205,6 +205,48 @@ bool worker_facts_read(struct worker_facts *facts, struct record_reader reader)
     return record_reader_is_done(&reader);
 }
 
+void upscale_message_write(struct record_writer *writer, const struct upscale_message *message)
+{
+    record_put_u64(writer, message->ticket);
+    record_put_i32(writer, message->width);
+    record_put_i32(writer, message->height);
+    record_put_i32(writer, message->crop_width);
+    record_put_i32(writer, message->crop_height);
+    record_put_bool(writer, message->by_nearest);
+    put_image(writer, &message->file);
+}
+
+bool upscale_message_read(struct upscale_message *message, struct record_reader reader)
+{
+    *message = (struct upscale_message){.ticket = record_get_u64(&reader)};
+    message->width = get_range(&reader, 1, JOB_IMAGE_SIDE_MAX);
+    message->height = get_range(&reader, 1, JOB_IMAGE_SIDE_MAX);
+    message->crop_width = get_range(&reader, 1, message->width);
+    message->crop_height = get_range(&reader, 1, message->height);
+    message->by_nearest = record_get_bool(&reader);
+    get_image(&reader, &message->file);
+    if (message->file.bytes && record_reader_is_done(&reader))
+        return true;
+    free(message->file.bytes);
+    message->file = (struct job_image){0};
+    return false;
+}
+
+void upscaled_message_write(struct record_writer *writer, const struct upscaled_message *message)
+{
+    record_put_u64(writer, message->ticket);
+    record_put_u64(writer, message->file_bytes);
+    record_put_text(writer, message->message);
+}
+
+bool upscaled_message_read(struct upscaled_message *message, struct record_reader reader)
+{
+    *message = (struct upscaled_message){.ticket = record_get_u64(&reader)};
+    message->file_bytes = record_get_u64(&reader);
+    record_get_text_into(&reader, message->message, sizeof message->message);
+    return record_reader_is_done(&reader);
+}
+
 void device_message_write(struct record_writer *writer, const struct device_message *message)
 {
     record_put_u64(writer, message->memory_free);

@@ -45,8 +45,10 @@ static void silence(int eventfd)
 
 void inbox_message_destroy(struct inbox_message *message)
 {
-    if (message)
+    if (message) {
         job_spec_finish(&message->job.spec);
+        free(message->upscale.file.bytes);
+    }
     free(message);
 }
 
@@ -165,6 +167,8 @@ static bool read_message(struct inbox_message *message, uint32_t type, struct re
     case MESSAGE_ESTIMATE:
         message->job.ticket = record_get_u64(&reader);
         return spec_read(&message->job.spec, &reader) && record_reader_is_done(&reader);
+    case MESSAGE_UPSCALE:
+        return upscale_message_read(&message->upscale, reader);
     case MESSAGE_DRAIN:
         return record_reader_is_done(&reader);
     default:

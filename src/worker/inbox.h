@@ -18,6 +18,7 @@ struct inbox_message {
     struct inbox_message *next;
     enum message_type type; /* of the front's; never MESSAGE_CANCEL or MESSAGE_SKIP: see below */
     struct job_message job; /* of MESSAGE_WATCH: ticket and is_watched; ESTIMATE: and the spec */
+    struct upscale_message upscale;
 };
 void inbox_message_destroy(struct inbox_message *message); /* NULL is fine */
 

@@ -86,6 +86,9 @@ static void take_messages(struct worker *worker)
         case MESSAGE_ESTIMATE:
             worker_answer_estimate(worker, &message->job);
             break;
+        case MESSAGE_UPSCALE:
+            worker_answer_upscale(worker, &message->upscale);
+            break;
         case MESSAGE_DRAIN:
             worker->is_draining = true;
             break;

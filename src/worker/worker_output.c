@@ -159,3 +159,20 @@ void worker_send_preview(struct worker *worker, const struct worker_job *job, in
     preview_message_write(&record, &message);
     worker_send(worker, MESSAGE_PREVIEW, &record, fd);
 }
+
+/* --- Enlarged pictures --- */
+
+void worker_send_upscaled(struct worker *worker, uint64_t ticket, const unsigned char *bytes,
+                          size_t size, const char *why)
+{
+    struct upscaled_message message = {.ticket = ticket};
+    struct record_writer record = {0};
+    int fd = bytes ? share(bytes, size, NULL, 0, NULL) : -1;
+
+    if (fd >= 0)
+        message.file_bytes = size;
+    else
+        worker_fit_text(message.message, sizeof message.message, bytes ? "" : why);
+    upscaled_message_write(&record, &message);
+    worker_send(worker, MESSAGE_UPSCALED, &record, fd);
+}

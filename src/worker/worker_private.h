@@ -93,6 +93,14 @@ MUST_CHECK bool worker_send_picture(struct worker *worker, const struct worker_j
 void worker_send_preview(struct worker *worker, const struct worker_job *job, int image, int step,
                          const struct image *small);
 
+/* A PNG, NULL: none, and why; "": memory is short. */
+void worker_send_upscaled(struct worker *worker, uint64_t ticket, const unsigned char *bytes,
+                          size_t size, const char *why);
+
+/* --- worker_upscale.c --- */
+
+void worker_answer_upscale(struct worker *worker, const struct upscale_message *message);
+
 /* --- worker_tell.c --- */
 
 /* All of these notice when the front left. */
@@ -107,6 +115,8 @@ void worker_tell_failed(struct worker *worker, uint64_t ticket, enum job_failure
                         const char *message);
 void worker_tell_device(struct worker *worker); /* at most once a second */
 void worker_answer_estimate(struct worker *worker, const struct job_message *message);
+/* As much as fits, ending with a whole character; `text` is UTF-8. */
+void worker_fit_text(char *to, size_t size, const char *text);
 void worker_beat(struct worker *worker, enum heartbeat_phase doing);
 
 /* The request of a spec, whose texts it borrows, without its pictures. */

@@ -26,8 +26,7 @@ void worker_send(struct worker *worker, enum message_type type, struct record_wr
     record_writer_finish(record);
 }
 
-/* As much as fits, ending with a whole character; `text` is UTF-8. */
-static void fit_text(char *to, size_t size, const char *text)
+void worker_fit_text(char *to, size_t size, const char *text)
 {
     size_t length = strlen(text);
 
@@ -47,7 +46,7 @@ void worker_tell_loading(struct worker *worker, const char *what, double fractio
     struct loading_message message = {.fraction = fraction};
     struct record_writer record = {0};
 
-    fit_text(message.what, sizeof message.what, what);
+    worker_fit_text(message.what, sizeof message.what, what);
     loading_message_write(&record, &message);
     worker_send(worker, MESSAGE_LOADING, &record, -1);
 }
@@ -73,10 +72,10 @@ static void fill_facts(struct worker *worker)
         .guidance = defaults.guidance_scale,
         .flow_shift = defaults.flow_shift,
     };
-    fit_text(facts->model, sizeof facts->model, worker->model_name);
-    fit_text(facts->variant, sizeof facts->variant, info->variant);
-    fit_text(facts->device, sizeof facts->device, info->device);
-    fit_text(facts->weight_types, sizeof facts->weight_types, info->weight_types);
+    worker_fit_text(facts->model, sizeof facts->model, worker->model_name);
+    worker_fit_text(facts->variant, sizeof facts->variant, info->variant);
+    worker_fit_text(facts->device, sizeof facts->device, info->device);
+    worker_fit_text(facts->weight_types, sizeof facts->weight_types, info->weight_types);
 }
 
 void worker_tell_ready(struct worker *worker)
@@ -181,7 +180,7 @@ void worker_tell_failed(struct worker *worker, uint64_t ticket, enum job_failure
     struct failed_message message = {.ticket = ticket, .failure = failure};
     struct record_writer record = {0};
 
-    fit_text(message.message, sizeof message.message, text);
+    worker_fit_text(message.message, sizeof message.message, text);
     failed_message_write(&record, &message);
     worker_send(worker, MESSAGE_FAILED, &record, -1);
 }
@@ -199,7 +198,7 @@ static void judge(struct estimated_message *answer, const struct pipeline_device
         return;
     snprintf(text, sizeof text, "needs %llu MiB, and %zu MiB can be had",
              (unsigned long long)(answer->peak_bytes >> 20), available >> 20);
-    fit_text(answer->message, sizeof answer->message, text);
+    worker_fit_text(answer->message, sizeof answer->message, text);
 }
 
 void worker_answer_estimate(struct worker *worker, const struct job_message *message)
@@ -221,7 +220,7 @@ void worker_answer_estimate(struct worker *worker, const struct job_message *mes
         answer.peak_bytes = memory.peak;
         judge(&answer, &state);
     } else {
-        fit_text(answer.message, sizeof answer.message, err.message);
+        worker_fit_text(answer.message, sizeof answer.message, err.message);
     }
     estimated_message_write(&record, &answer);
     worker_send(worker, MESSAGE_ESTIMATED, &record, -1);

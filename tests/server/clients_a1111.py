@@ -349,15 +349,42 @@ def check_tasks(service):
     assert service.get("/internal/pending-tasks").json() == {"size": 0, "tasks": []}
 
 
-def check_other_tools(service):
-    api, image = service.api, Image.new("RGB", (16, 16))
-    for call, status in ((lambda: api.extra_single_image(image), 422), (lambda: api.extra_batch_images([image]), 422), (lambda: api.interrogate(image), 501)):
-        try:
-            call()
-        except RuntimeError as error:
-            assert error.args[0] == status and json.loads(error.args[1])["detail"], error
-        else:
-            raise AssertionError(f"{status} expected")
+def expect_error(call, status, text):
+    try:
+        call()
+    except RuntimeError as error:
+        assert error.args[0] == status and text in json.dumps(json.loads(error.args[1])["detail"]), error
+    else:
+        raise AssertionError(f"{status} expected")
+
+
+def check_extras(service):
+    """Pictures are enlarged as Pillow enlarges them, and what only a model could do is refused."""
+    api = service.api
+    image = Image.linear_gradient("L").resize((48, 32)).convert("RGB")
+    assert {"None", "Lanczos", "Nearest"} == {each["name"] for each in api.get_upscalers()}
+    for name, resample in (("Lanczos", Image.Resampling.LANCZOS), ("Nearest", Image.Resampling.NEAREST)):
+        result = api.extra_single_image(image, upscaler_1=name, upscaling_resize=2)
+        assert result.image.size == (96, 64) and name in service.draw({"image": base64_file(image, "PNG"), "upscaler_1": name},
+                                                                     "/sdapi/v1/extra-single-image")["html_info"]
+        assert difference(result.image, image.resize((96, 64), resample)) < 0.1, name
+    fitted = api.extra_single_image(image, upscaler_1="Lanczos", resize_mode=1, upscaling_resize_w=64, upscaling_resize_h=64, upscaling_crop=True)
+    covered = image.resize((96, 64), Image.Resampling.LANCZOS).crop((16, 0, 80, 64))
+    assert fitted.image.size == (64, 64) and difference(fitted.image, covered) < 0.1
+    assert api.extra_single_image(image).image.tobytes() == image.tobytes(), "no upscaler is named: as it was"
+    both = api.extra_batch_images([image, image.rotate(180)], upscaler_1="Lanczos", upscaling_resize=1.5)
+    assert [each.size for each in both.images] == [(72, 48)] * 2
+    drawn = service.draw({"prompt": "a red apple", **QUICK})
+    larger = service.draw({"image": drawn["images"][0], "upscaler_1": "Lanczos"}, "/sdapi/v1/extra-single-image")
+    assert picture(larger["image"]).text["parameters"] == json.loads(drawn["info"])["infotexts"][0], "it keeps its parameters"
+    expect_error(lambda: api.extra_single_image(image, upscaler_1="R-ESRGAN 4x+"), 422, "no such upscaler")
+    expect_error(lambda: api.extra_single_image(image, gfpgan_visibility=1), 422, "gfpgan_visibility")
+    expect_error(lambda: api.extra_single_image(Image.new("RGB", (1024, 1024)), upscaler_1="Lanczos", upscaling_resize=8), 422, "8192 x 8192")
+    expect_error(lambda: api.extra_batch_images([Image.new("RGB", (1024, 1024))] * 5, upscaler_1="Lanczos"), 422, "in all")
+    for text in ("!!!", base64.b64encode(b"hello").decode(), base64_file(image, "PNG")[:64]):
+        reply = service.post("/sdapi/v1/extra-single-image", {"image": text, "upscaler_1": "Lanczos"})
+        assert reply.status_code == 422 and reply.json()["detail"][0]["loc"][-1] == "image", reply.text
+    expect_error(lambda: api.interrogate(image), 501, "describes pictures")
 
 
 # --- Other clients' requests ---

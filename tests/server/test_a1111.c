@@ -16,6 +16,7 @@
 #include "server/a1111_response.h"
 #include "server/a1111_samplers.h"
 #include "server/a1111_schemas.h"
+#include "server/a1111_upscale.h"
 
 /* A store of one setting. */
 static char *setting;
@@ -182,6 +183,60 @@ static void what_the_body_leaves_out_comes_from_its_infotext(void **state)
     assert_int_equal(integer_of(request.spec, "seed"), 5);
     assert_int_equal(integer_of(request.spec, "width"), 640);
     a1111_request_finish(&request);
+}
+
+/* --- Upscaling --- */
+
+/* "200x100, 100x100" for a picture of 50 x 25, or what is wrong. */
+static void expect_plan(const char *text, const char *wanted)
+{
+    json_t *body = json_loads(text, 0, NULL);
+    struct a1111_problem problem = {0};
+    struct upscale_message message = {0};
+    struct a1111_upscale upscale;
+    char got[512];
+
+    assert_non_null(body);
+    if (a1111_upscale_read(&upscale, body, false, &problem) &&
+        a1111_upscale_plan(&message, &upscale, 50, 25, &problem))
+        snprintf(got, sizeof got, "%dx%d, %dx%d%s", (int)message.width, (int)message.height,
+                 (int)message.crop_width, (int)message.crop_height,
+                 message.by_nearest ? ", nearest" : "");
+    else
+        snprintf(got, sizeof got, "%d %s: %s", problem.status, problem.field, problem.message);
+    if (strncmp(got, wanted, strlen(wanted)) != 0)
+        fail_msg("%s gives '%s', not '%s'", text, got, wanted);
+    json_decref(body);
+}
+
+static void extras_are_planned_as_they_say(void **state)
+{
+    (void)state;
+    expect_plan("{}", "50x25, 50x25");
+    expect_plan("{\"upscaler_1\": \"None\", \"upscaling_resize\": 4}", "50x25, 50x25");
+    expect_plan("{\"upscaler_1\": \"Lanczos\"}", "100x50, 100x50");
+    expect_plan("{\"upscaler_1\": \"nearest\", \"upscaling_resize\": \"1.5\"}",
+                "75x38, 75x38, nearest");
+    expect_plan("{\"upscaler_1\": \"Lanczos\", \"resize_mode\": 1, \"upscaling_resize_w\": 100, "
+                "\"upscaling_resize_h\": 100}",
+                "200x100, 100x100");
+    expect_plan("{\"upscaler_1\": \"Lanczos\", \"resize_mode\": 1, \"upscaling_resize_w\": 100, "
+                "\"upscaling_resize_h\": 100, \"upscaling_crop\": false}",
+                "200x100, 200x100");
+    expect_plan("{\"upscaler_1\": \"Lanczos\", \"resize_mode\": 1, \"upscaling_resize_w\": 3, "
+                "\"upscaling_resize_h\": 1}",
+                "3x2, 3x1");
+    expect_plan("{\"upscaler_1\": \"R-ESRGAN 4x+\"}", "422 upscaler_1: there is no such upscaler");
+    expect_plan("{\"upscaler_2\": \"Lanczos\", \"extras_upscaler_2_visibility\": 0.5}",
+                "422 upscaler_2: ");
+    expect_plan("{\"upscaler_2\": \"Lanczos\", \"extras_upscaler_2_visibility\": 0}",
+                "50x25, 50x25");
+    expect_plan("{\"gfpgan_visibility\": 1}", "422 gfpgan_visibility: ");
+    expect_plan("{\"upscaling_resize\": 9}", "422 upscaling_resize: must be from 1 to 8");
+    expect_plan("{\"resize_mode\": 2}", "422 resize_mode: ");
+    expect_plan("{\"upscaler_1\": \"Lanczos\", \"resize_mode\": 1, \"upscaling_resize_w\": 512, "
+                "\"upscaling_resize_h\": 4096}",
+                "422 upscaling_resize_w: the picture would have 8192 x 4096");
 }
 
 /* --- info --- */
@@ -538,6 +593,7 @@ int main(void)
         cmocka_unit_test(wrong_requests_get_their_words),
         cmocka_unit_test(image_to_image_passes_its_pictures_and_does_not_echo_them),
         cmocka_unit_test(what_the_body_leaves_out_comes_from_its_infotext),
+        cmocka_unit_test(extras_are_planned_as_they_say),
         cmocka_unit_test(answers_are_as_their_schemas_say),
         cmocka_unit_test(bodies_have_the_defaults_and_ranges_that_are_read),
         cmocka_unit_test(info_has_every_key),

@@ -123,6 +123,9 @@ struct front {
     int loading_count, device_count, ended;
     struct estimated_message estimated;
     bool has_estimated;
+    struct upscaled_message upscaled;
+    unsigned char *upscaled_bytes; /* NULL: none */
+    int upscaled_count;
     struct outcome outcome[JOBS_MAX];
 };
 
@@ -318,6 +321,12 @@ static void take(struct front *front, uint32_t type, struct record_reader reader
     case MESSAGE_ESTIMATED:
         assert_true(estimated_message_read(&front->estimated, reader));
         front->has_estimated = true;
+        break;
+    case MESSAGE_UPSCALED:
+        assert_true(upscaled_message_read(&front->upscaled, reader));
+        front->upscaled_count++;
+        if (front->upscaled.file_bytes > 0)
+            front->upscaled_bytes = read_shared(fd, (size_t)front->upscaled.file_bytes);
         break;
     case MESSAGE_DEVICE:
         assert_true(device_message_read(&device, reader));
@@ -939,6 +948,59 @@ static void what_memory_fails_is_drawn_alone(void **state)
     assert_int_equal(end_of(front), 0);
 }
 
+/* Sends, and waits for the answer. */
+static void upscale(struct front *front, const struct upscale_message *message)
+{
+    int before = front->upscaled_count;
+    struct record_writer record = {0};
+
+    upscale_message_write(&record, message);
+    send_record(front, MESSAGE_UPSCALE, &record);
+    while (front->upscaled_count == before)
+        assert_true(listen_once(front));
+    assert_int_equal(front->upscaled.ticket, message->ticket);
+}
+
+static void pictures_are_enlarged_with_their_texts(void **state)
+{
+    struct front *front = start_worker(1);
+    struct image image = test_soft_picture(40, 30), larger, wanted, back;
+    const struct image_metadata texts = {.infotext = "a\nSteps: 1, Seed: 2, Size: 40x30"};
+    struct upscale_message message = {7, 80, 60, 60, 60, false, {0}};
+    char *infotext, *json;
+    struct error err;
+
+    (void)state;
+    assert_true(
+        image_encode(&message.file.bytes, &message.file.size, &image, IMAGE_PNG, 90, &texts, &err));
+    upscale(front, &message);
+    assert_non_null(front->upscaled_bytes);
+    assert_true(image_decode(&back, front->upscaled_bytes, (size_t)front->upscaled.file_bytes,
+                             &IMAGE_LIMITS_DEFAULT, "answer", &err));
+    assert_true(image_resize(&larger, &image, 80, 60, &err));
+    assert_true(image_crop(&wanted, &larger, 60, 60, &err));
+    assert_int_equal(back.width, 60);
+    assert_int_equal(back.height, 60);
+    assert_memory_equal(back.pixels, wanted.pixels, 60 * 60 * 3);
+    assert_true(image_metadata_read(&infotext, &json, front->upscaled_bytes,
+                                    (size_t)front->upscaled.file_bytes, &err));
+    assert_string_equal(infotext, texts.infotext);
+    free(infotext);
+    free(json);
+    free(front->upscaled_bytes);
+    front->upscaled_bytes = NULL;
+    message.file.size -= 20;
+    upscale(front, &message);
+    assert_null(front->upscaled_bytes);
+    assert_non_null(strstr(front->upscaled.message, "image"));
+    free(message.file.bytes);
+    image_finish(&image);
+    image_finish(&larger);
+    image_finish(&wanted);
+    image_finish(&back);
+    assert_int_equal(end_of(front), 0);
+}
+
 /* The first picture of the second job; the first job and the job's other picture are fine. */
 static void what_is_no_number_is_drawn_again(void **state)
 {
@@ -1013,6 +1075,7 @@ int main(void)
         cmocka_unit_test(another_shape_is_not_overtaken),
         cmocka_unit_test(cancelled_jobs_leave),
         cmocka_unit_test(skipped_pictures_are_left_out_and_the_others_go_on),
+        cmocka_unit_test(pictures_are_enlarged_with_their_texts),
         cmocka_unit_test_setup(skipping_stops_a_picture_that_is_drawn_alone, clear_fault),
         cmocka_unit_test(estimates_draw_nothing),
         cmocka_unit_test(pictures_of_requests_are_decoded_here),
