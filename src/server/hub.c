@@ -413,6 +413,30 @@ void hub_destroy(struct hub *hub)
     free(hub);
 }
 
+struct setting_hash {
+    struct hub_call call;
+    const char *hash;
+};
+
+static void set_model_hash(struct hub *hub, struct hub_call *call)
+{
+    const char *hash = ((struct setting_hash *)call)->hash;
+
+    pthread_mutex_lock(&hub->lock);
+    snprintf(hub->model_hash, sizeof hub->model_hash, "%s", hash);
+    memcpy(hub->facts.model_hash, hub->model_hash, sizeof hub->facts.model_hash);
+    pthread_mutex_unlock(&hub->lock);
+    hub_complete(hub, call);
+}
+
+void hub_set_model_hash(struct hub *hub, const char *hash)
+{
+    struct setting_hash setting = {.call.run = set_model_hash, .hash = hash};
+
+    if (!hub_ask(hub, &setting.call))
+        return; /* nobody asks for it any more */
+}
+
 void hub_set_patience(struct hub *hub, double least, double unmeasured)
 {
     pthread_mutex_lock(&hub->lock);

@@ -110,6 +110,8 @@ MUST_CHECK bool hub_star(struct hub *hub, const char *picture_id, const char *ow
                          struct hub_error *err);
 MUST_CHECK bool hub_delete(struct hub *hub, const char *id, const char *owner,
                            struct hub_error *err);
+/* From now on part of the facts, and of what workers write into pictures. */
+void hub_set_model_hash(struct hub *hub, const char *hash);
 /* Runs on the hub's thread with the store, and returns then: for keys and settings. */
 MUST_CHECK bool hub_with_store(struct hub *hub,
                                bool (*use)(void *context, struct store *store, struct error *err),

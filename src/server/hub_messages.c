@@ -42,6 +42,7 @@ static bool take_ready(struct hub *hub, struct hub_worker *worker, struct record
     if (!worker_facts_read(&facts, reader))
         return false;
     pthread_mutex_lock(&hub->lock);
+    memcpy(facts.model_hash, hub->model_hash, sizeof facts.model_hash);
     worker->facts = hub->facts = facts;
     worker->is_ready = hub->has_facts = true;
     pthread_mutex_unlock(&hub->lock);

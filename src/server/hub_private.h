@@ -169,6 +169,7 @@ struct hub {
     bool store_works, disk_has_reserve;         /* under lock */
     bool has_facts;                             /* under lock */
     struct worker_facts facts;                  /* under lock */
+    char model_hash[65];                        /* under lock; "": unknown yet */
     double seconds_per_cost;                    /* under lock */
     struct hub_patience patience;               /* under lock */
 

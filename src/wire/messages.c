@@ -129,6 +129,7 @@ void job_message_write(struct record_writer *writer, const struct job_message *m
     record_put_u64(writer, message->ticket);
     record_put_bool(writer, message->is_watched);
     record_put_i32(writer, message->attempt);
+    record_put_text(writer, message->model_hash);
     spec_write(writer, &message->spec);
 }
 
@@ -137,6 +138,7 @@ bool job_message_read(struct job_message *message, struct record_reader reader)
     *message = (struct job_message){.ticket = record_get_u64(&reader)};
     message->is_watched = record_get_bool(&reader);
     message->attempt = get_range(&reader, 1, INT32_MAX);
+    record_get_text_into(&reader, message->model_hash, sizeof message->model_hash);
     if (!spec_read(&message->spec, &reader))
         return false;
     if (record_reader_is_done(&reader))
@@ -167,6 +169,7 @@ void worker_facts_write(struct record_writer *writer, const struct worker_facts 
     record_put_text(writer, facts->variant);
     record_put_text(writer, facts->device);
     record_put_text(writer, facts->weight_types);
+    record_put_text(writer, facts->model_file);
     record_put_text(writer, facts->model_hash);
     record_put_i32(writer, facts->side_max);
     record_put_i32(writer, facts->layer_count);
@@ -189,6 +192,7 @@ bool worker_facts_read(struct worker_facts *facts, struct record_reader reader)
     record_get_text_into(&reader, facts->variant, sizeof facts->variant);
     record_get_text_into(&reader, facts->device, sizeof facts->device);
     record_get_text_into(&reader, facts->weight_types, sizeof facts->weight_types);
+    record_get_text_into(&reader, facts->model_file, sizeof facts->model_file);
     record_get_text_into(&reader, facts->model_hash, sizeof facts->model_hash);
     facts->side_max = get_range(&reader, JOB_SIDE_STEP, IMAGE_SIDE_MAX);
     facts->layer_count = get_range(&reader, 1, INT32_MAX);

@@ -38,6 +38,7 @@ struct job_message {
     bool is_watched; /* previews are wanted from the start */
     int32_t attempt; /* 1 at first */
     struct job_spec spec;
+    char model_hash[65]; /* for the picture's parameters; "": unknown */
 };
 
 struct loading_message {

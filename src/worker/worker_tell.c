@@ -1,9 +1,11 @@
 /* What the worker tells the front. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/kill_point.h"
+#include "image/image_text.h"
 #include "worker/worker_private.h"
 
 #define PROGRESS_SECONDS 0.1
@@ -51,6 +53,23 @@ void worker_tell_loading(struct worker *worker, const char *what, double fractio
     worker_send(worker, MESSAGE_LOADING, &record, -1);
 }
 
+/* The last part of the path, whatever bytes it has. */
+static void fit_file_name(char *to, size_t size, const char *path)
+{
+    size_t length = strlen(path), start;
+    char *text;
+
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    start = length;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    if (!image_text_from_utf8(&text, (const unsigned char *)path + start, length - start, NULL))
+        return;
+    worker_fit_text(to, size, text);
+    free(text);
+}
+
 static void fill_facts(struct worker *worker)
 {
     const struct pipeline_info *info = &worker->info;
@@ -73,6 +92,7 @@ static void fill_facts(struct worker *worker)
         .flow_shift = defaults.flow_shift,
     };
     worker_fit_text(facts->model, sizeof facts->model, worker->model_name);
+    fit_file_name(facts->model_file, sizeof facts->model_file, worker->options->pipeline.model);
     worker_fit_text(facts->variant, sizeof facts->variant, info->variant);
     worker_fit_text(facts->device, sizeof facts->device, info->device);
     worker_fit_text(facts->weight_types, sizeof facts->weight_types, info->weight_types);

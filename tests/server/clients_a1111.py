@@ -7,8 +7,10 @@ Needs webuiapi and pillow. Draws small pictures with few steps. CHECKs are names
 """
 import argparse
 import base64
+import hashlib
 import io
 import json
+import pathlib
 import random
 import re
 import sys
@@ -213,6 +215,20 @@ def check_lists(service):
     (model,) = api.get_sd_models()
     assert set(model) == {"title", "model_name", "hash", "sha256", "filename", "config"} and model["title"].startswith(model["model_name"]), model
     assert api.refresh_checkpoints() is None
+
+
+def check_model_hash(service):
+    """The weights' SHA-256 is found out beside everything else, and then is everywhere."""
+    api = service.api
+    model = wait_until("the hash", lambda: (lambda model: model if model["sha256"] else None)(api.get_sd_models()[0]))
+    parts = sorted((pathlib.Path(__file__).resolve().parents[2] / "models" / "demo" / "transformer").glob("*.safetensors"))
+    assert model["sha256"] == hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest() and model["hash"] == model["sha256"][:10], model
+    assert model["title"] == f"{model['filename']} [{model['hash']}]", model
+    for name in (model["title"], model["model_name"]):
+        assert api.set_options({"sd_model_checkpoint": name}) is None
+        assert api.get_options()["sd_model_checkpoint"] == model["title"]
+    info = api.txt2img(prompt="a", **QUICK).info
+    assert info["sd_model_hash"] == model["hash"] == read_infotext(info["infotexts"][0])["Model hash"], info
 
 
 def check_options(service):
@@ -506,6 +522,7 @@ def main():
     arguments = parser.parse_args()
     service = Service(arguments.url, arguments.key, arguments.user)
     checks = {name[len("check_"):]: check for name, check in globals().items() if name.startswith("check_")}
+    wait_until("the model's hash, after which its title stays", lambda: service.get("/sdapi/v1/sd-models").json()[0]["sha256"])
     for name in arguments.checks or checks:
         started = time.monotonic()
         checks[name](service)

@@ -49,6 +49,7 @@ bool hub_with_store(struct hub *hub,
 }
 
 static const struct worker_facts facts = {.model = "sd3.5_medium",
+                                          .model_file = "sd3.5_medium.safetensors",
                                           .model_hash = "0123456789abcdef",
                                           .weight_types = "f8_e4m3",
                                           .side_max = 2048,
@@ -566,12 +567,33 @@ static void options_outlive_the_server(void **state)
     assert_true(a1111_options_create(&options, NULL, NULL));
     all = a1111_options_json(options, &facts);
     assert_string_equal(text_of(all, "samples_format"), "jpg");
-    assert_string_equal(text_of(all, "sd_model_checkpoint"), "sd3.5_medium [0123456789]");
+    assert_string_equal(text_of(all, "sd_model_checkpoint"),
+                        "sd3.5_medium.safetensors [0123456789]");
     json_decref(all);
     json_decref(changes);
     a1111_options_destroy(options);
     free(setting);
     setting = NULL;
+}
+
+static void a_model_without_a_known_hash_has_none_in_its_title(void **state)
+{
+    struct hub_state hub = {.has_facts = true, .facts = facts};
+    json_t *models = a1111_list("sd-models", &hub), *model = json_array_get(models, 0);
+
+    (void)state;
+    assert_string_equal(text_of(model, "title"), "sd3.5_medium.safetensors [0123456789]");
+    assert_string_equal(text_of(model, "model_name"), "sd3.5_medium");
+    assert_string_equal(text_of(model, "hash"), "0123456789");
+    assert_string_equal(text_of(model, "sha256"), "0123456789abcdef");
+    json_decref(models);
+    hub.facts.model_hash[0] = '\0';
+    models = a1111_list("sd-models", &hub);
+    model = json_array_get(models, 0);
+    assert_string_equal(text_of(model, "title"), "sd3.5_medium.safetensors");
+    assert_true(json_is_null(json_object_get(model, "hash")));
+    assert_true(json_is_null(json_object_get(model, "sha256")));
+    json_decref(models);
 }
 
 static void samplers_are_told_apart(void **state)
@@ -602,6 +624,7 @@ int main(void)
         cmocka_unit_test(progress_is_nothing_only_when_idle),
         cmocka_unit_test(echoed_options_keep_what_is_known_and_right),
         cmocka_unit_test(options_outlive_the_server),
+        cmocka_unit_test(a_model_without_a_known_hash_has_none_in_its_title),
         cmocka_unit_test(samplers_are_told_apart),
     };
 

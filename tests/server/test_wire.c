@@ -22,6 +22,7 @@ static const struct job_message job = {
     .ticket = 0x0123456789abcdef,
     .is_watched = true,
     .attempt = 2,
+    .model_hash = "0123456789",
     .spec =
         {
             .prompt = (char *)"a \xf0\x9f\x8d\x8e",
@@ -50,7 +51,8 @@ static const struct job_message job = {
 };
 static const struct loading_message loading = {"loading weights", 0.5};
 static const struct worker_facts facts = {
-    "m", "v", "d", "f16", "0123456789abcdef", 64, 24, 2, true, false, true, 64, 64, 4, 77, 1, 3,
+    "m", "v", "d", "f16", "m.safetensors", "0123456789abcdef", 64, 24, 2, true, false, true, 64, 64,
+    4,   77,  1,   3,
 };
 static const struct progress_message progress = {7, JOB_PHASE_DECODE, 3, 9, 1, 0.25, 2};
 static const struct preview_message preview = {7, 1, 3, 64, 128};
