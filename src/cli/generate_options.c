@@ -60,9 +60,9 @@ static const struct option options[] = {
      "Share of the steps after which it ends. Default: 0.2.", NULL},
 
     {"init-image", 'i', OPTION_TEXT, FIELD(init_image), "FILE", 0, 0, NULL,
-     "PNG or JPEG to start from.", "Image to image"},
+     "PNG, JPEG or WebP to start from.", "Image to image"},
     {"mask", 0, OPTION_TEXT, FIELD(mask), "FILE", 0, 0, NULL,
-     "PNG or JPEG: white is painted anew, black kept.", NULL},
+     "PNG, JPEG or WebP: white is painted anew, black kept.", NULL},
     {"strength", 0, OPTION_NUMBER, FIELD(strength), "X", 0, 1, NULL,
      "How much of the init image to give up, 0 to 1. Default: 0.6.", NULL},
     {"as-diffusers", 0, OPTION_FLAG, FIELD(as_diffusers), NULL, 0, 0, NULL,

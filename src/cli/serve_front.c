@@ -19,6 +19,7 @@
 #include "server/hub.h"
 #include "server/log.h"
 #include "server/metrics.h"
+#include "server/model_hash.h"
 #include "server/native_api.h"
 #include "server/openai_api.h"
 #include "server/openapi.h"
@@ -54,6 +55,7 @@ struct front {
     struct http_routes parts[PART_COUNT + 1]; /* ends with one whose routes are NULL */
     struct http_gate gate;
     struct http_server *server;
+    struct model_hash *model_hash;
 };
 
 static struct job_limits limits_of(const struct serve_settings *settings)
@@ -111,6 +113,19 @@ static bool create_auth(struct front *front, struct error *err)
         return false;
     front->gate = auth_gate(front->auth);
     return true;
+}
+
+/* The front knows the model by its path alone. */
+static bool start_hash(struct front *front, struct error *err)
+{
+    char *model;
+    bool ok;
+
+    if (!serve_model_path(&model, front->settings, err))
+        return false;
+    ok = model_hash_start(&front->model_hash, front->hub, model, err);
+    free(model);
+    return ok;
 }
 
 static bool create_apis(struct front *front, struct error *err)
@@ -247,7 +262,8 @@ static bool start(struct front *front, int control_fd, struct error *err)
 
     if (!serve_list_split(&front->proxies, "--trusted-proxy", settings->trusted_proxy, err) ||
         !serve_list_split(&front->hosts, "--allowed-hosts", settings->allowed_hosts, err) ||
-        !create_hub(front, control_fd, err) || !create_auth(front, err) || !create_apis(front, err))
+        !create_hub(front, control_fd, err) || !create_auth(front, err) ||
+        !create_apis(front, err) || !start_hash(front, err))
         return false;
     list_parts(front);
     metrics_know_routes(front->parts);
@@ -306,6 +322,7 @@ static void stop(struct front *front)
         a1111_stop(front->a1111);
     if (front->server)
         http_server_stop(front->server, STOP_SECONDS);
+    model_hash_stop(front->model_hash);
     openapi_destroy(front->openapi);
     a1111_destroy(front->a1111);
     openai_destroy(front->openai);

@@ -123,6 +123,14 @@ bool image_encode(unsigned char **out, size_t *out_size, const struct image *ima
 typedef bool decoder(struct image *out, const unsigned char *bytes, size_t size, const char *name,
                      struct error *err);
 
+static const struct {
+    decoder *colours, *alpha; /* NULL: the format has none */
+} decoders[IMAGE_FORMAT_COUNT] = {
+    [IMAGE_PNG] = {image_png_decode, image_png_decode_alpha},
+    [IMAGE_JPEG] = {image_jpeg_decode, NULL},
+    [IMAGE_WEBP] = {image_webp_decode, image_webp_decode_alpha},
+};
+
 static bool decode(struct image *out, decoder *by, const struct image_header *header,
                    const unsigned char *bytes, size_t size, const char *name, struct error *err)
 {
@@ -144,8 +152,7 @@ bool image_decode(struct image *out, const unsigned char *bytes, size_t size,
     struct image_header header;
 
     return image_header_read(&header, bytes, size, limits, name, err) &&
-           decode(out, header.format == IMAGE_PNG ? image_png_decode : image_jpeg_decode, &header,
-                  bytes, size, name, err);
+           decode(out, decoders[header.format].colours, &header, bytes, size, name, err);
 }
 
 bool image_decode_alpha(struct image *out, const unsigned char *bytes, size_t size,
@@ -155,9 +162,10 @@ bool image_decode_alpha(struct image *out, const unsigned char *bytes, size_t si
 
     if (!image_header_read(&header, bytes, size, limits, name, err))
         return false;
-    if (header.format != IMAGE_PNG)
-        return error_set(err, ERROR_BAD_FILE, "'%s' has no alpha channel: only a PNG can", name);
-    return decode(out, image_png_decode_alpha, &header, bytes, size, name, err);
+    if (!decoders[header.format].alpha)
+        return error_set(err, ERROR_BAD_FILE, "'%s' has no alpha channel: no %s has", name,
+                         image_format_name(header.format));
+    return decode(out, decoders[header.format].alpha, &header, bytes, size, name, err);
 }
 
 bool image_read(struct image *out, const char *path, const struct image_limits *limits,

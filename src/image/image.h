@@ -1,4 +1,4 @@
-/* Images: 8-bit RGB pictures, PNG, JPEG and WebP out, PNG and JPEG in.
+/* Images: 8-bit RGB pictures, PNG, JPEG and WebP out and in.
  *
  * Input is hostile: a gate of our own reads the header and caps the area before a library decodes
  * anything. Output carries the generation's parameters as AUTOMATIC1111's infotext and as our full
@@ -49,13 +49,13 @@ struct image_limits {
 };
 #define IMAGE_LIMITS_DEFAULT ((struct image_limits){.bytes_max = 64u << 20, .pixels_max = 50000000})
 
-/* PNG or JPEG, told apart by content; alpha is dropped onto black-free "as is" colour, grey becomes
- * RGB, 16 bits become 8. Fails with ERROR_BAD_FILE; `name` goes into messages. */
+/* PNG, JPEG or WebP, told apart by content; alpha is dropped onto black-free "as is" colour, grey
+ * becomes RGB, 16 bits become 8. Fails with ERROR_BAD_FILE; `name` goes into messages. */
 MUST_CHECK bool image_decode(struct image *out, const unsigned char *bytes, size_t size,
                              const struct image_limits *limits, const char *name,
                              struct error *err);
-/* The alpha of a PNG in all three colours: black is transparent. A file that has none, as no JPEG
- * does, fails as one that is damaged does. */
+/* The alpha of a PNG or WebP in all three colours: black is transparent. A file that has none, as
+ * no JPEG does, fails as one that is damaged does. */
 MUST_CHECK bool image_decode_alpha(struct image *out, const unsigned char *bytes, size_t size,
                                    const struct image_limits *limits, const char *name,
                                    struct error *err);
@@ -79,6 +79,9 @@ MUST_CHECK bool image_metadata_read(char **infotext, char **json, const unsigned
 /* Lanczos with a = 3 and support scaled when shrinking, as Pillow's LANCZOS. */
 MUST_CHECK bool image_resize(struct image *out, const struct image *image, int width, int height,
                              struct error *err);
+/* The middle of a picture that is as large at least. */
+MUST_CHECK bool image_crop(struct image *out, const struct image *image, int width, int height,
+                           struct error *err);
 /* Nearest, as Pillow's NEAREST: for masks. */
 MUST_CHECK bool image_resize_nearest(struct image *out, const struct image *image, int width,
                                      int height, struct error *err);

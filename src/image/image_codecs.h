@@ -46,6 +46,10 @@ MUST_CHECK bool image_png_decode(struct image *out, const unsigned char *bytes, 
 /* The same for its alpha; ERROR_BAD_FILE without one. */
 MUST_CHECK bool image_png_decode_alpha(struct image *out, const unsigned char *bytes, size_t size,
                                        const char *name, struct error *err);
+MUST_CHECK bool image_webp_decode(struct image *out, const unsigned char *bytes, size_t size,
+                                  const char *name, struct error *err);
+MUST_CHECK bool image_webp_decode_alpha(struct image *out, const unsigned char *bytes, size_t size,
+                                        const char *name, struct error *err);
 MUST_CHECK bool image_jpeg_decode(struct image *out, const unsigned char *bytes, size_t size,
                                   const char *name, struct error *err);
 

@@ -14,19 +14,31 @@ static const struct {
     const char *bytes;
     const char *what;
 } strangers[] = {
-    {0, 4, "GIF8", "a GIF picture"},        {8, 4, "WEBP", "a WebP picture"},
-    {4, 8, "ftypavif", "an AVIF picture"},  {4, 8, "ftypavis", "an AVIF picture"},
-    {4, 8, "ftypheic", "a HEIC picture"},   {4, 8, "ftypheix", "a HEIC picture"},
-    {4, 8, "ftypmif1", "a HEIF picture"},   {4, 4, "ftyp", "a video"},
-    {4, 4, "JXL ", "a JPEG XL picture"},    {0, 2, "\xff\x0a", "a JPEG XL picture"},
-    {4, 4, "jP  ", "a JPEG 2000 picture"},  {0, 4, "\xff\x4f\xff\x51", "a JPEG 2000 picture"},
-    {0, 4, "II*\0", "a TIFF picture"},      {0, 4, "MM\0*", "a TIFF picture"},
-    {0, 4, "8BPS", "a Photoshop document"}, {0, 4, "qoif", "a QOI picture"},
-    {0, 4, "\0\0\1\0", "an icon"},          {0, 4, "%PDF", "a PDF document"},
-    {0, 4, "<svg", "an SVG drawing"},       {0, 5, "<?xml", "an XML document"},
-    {0, 9, "<!DOCTYPE", "a web page"},      {0, 9, "<!doctype", "a web page"},
-    {0, 5, "<html", "a web page"},          {0, 4, "PK\3\4", "a ZIP archive"},
-    {0, 2, "\x1f\x8b", "a gzip file"},      {0, 2, "BM", "a BMP picture"},
+    {0, 4, "GIF8", "a GIF picture"},
+    {4, 8, "ftypavif", "an AVIF picture"},
+    {4, 8, "ftypavis", "an AVIF picture"},
+    {4, 8, "ftypheic", "a HEIC picture"},
+    {4, 8, "ftypheix", "a HEIC picture"},
+    {4, 8, "ftypmif1", "a HEIF picture"},
+    {4, 4, "ftyp", "a video"},
+    {4, 4, "JXL ", "a JPEG XL picture"},
+    {0, 2, "\xff\x0a", "a JPEG XL picture"},
+    {4, 4, "jP  ", "a JPEG 2000 picture"},
+    {0, 4, "\xff\x4f\xff\x51", "a JPEG 2000 picture"},
+    {0, 4, "II*\0", "a TIFF picture"},
+    {0, 4, "MM\0*", "a TIFF picture"},
+    {0, 4, "8BPS", "a Photoshop document"},
+    {0, 4, "qoif", "a QOI picture"},
+    {0, 4, "\0\0\1\0", "an icon"},
+    {0, 4, "%PDF", "a PDF document"},
+    {0, 4, "<svg", "an SVG drawing"},
+    {0, 5, "<?xml", "an XML document"},
+    {0, 9, "<!DOCTYPE", "a web page"},
+    {0, 9, "<!doctype", "a web page"},
+    {0, 5, "<html", "a web page"},
+    {0, 4, "PK\3\4", "a ZIP archive"},
+    {0, 2, "\x1f\x8b", "a gzip file"},
+    {0, 2, "BM", "a BMP picture"},
 };
 
 static bool refuse_stranger(const unsigned char *bytes, size_t size, const char *name,
@@ -37,9 +49,9 @@ static bool refuse_stranger(const unsigned char *bytes, size_t size, const char 
     for (size_t i = 0; i < COUNT_OF(strangers); i++)
         if (size >= strangers[i].at + strangers[i].size &&
             memcmp(bytes + strangers[i].at, strangers[i].bytes, strangers[i].size) == 0)
-            return error_set(err, ERROR_BAD_FILE, "'%s' is %s; a PNG or a JPEG is wanted", name,
-                             strangers[i].what);
-    return error_set(err, ERROR_BAD_FILE, "'%s' is neither a PNG nor a JPEG picture", name);
+            return error_set(err, ERROR_BAD_FILE, "'%s' is %s; a PNG, a JPEG or a WebP is wanted",
+                             name, strangers[i].what);
+    return error_set(err, ERROR_BAD_FILE, "'%s' is neither a PNG, a JPEG nor a WebP picture", name);
 }
 
 static bool check_size(struct image_header *out, enum image_format format, uint32_t width,
@@ -182,6 +194,53 @@ static bool read_jpeg(struct image_header *out, const unsigned char *bytes, size
                      "'%s' is a JPEG that is damaged or cut off before its size", name);
 }
 
+/* --- WebP: a chunk in a RIFF container, of which the first says the size --- */
+
+#define WEBP_CHUNK_AT 12
+#define WEBP_PAYLOAD_AT (WEBP_CHUNK_AT + 8)
+#define WEBP_HEADER_BYTES 10 /* of each kind of payload, at most */
+#define WEBP_FLAG_ANIMATION 0x02
+
+static uint32_t read_le24(const unsigned char *bytes)
+{
+    return read_le16(bytes) | (uint32_t)bytes[2] << 16;
+}
+
+static bool refuse_webp(const char *name, const char *what, struct error *err)
+{
+    return error_set(err, ERROR_BAD_FILE, "'%s' is a WebP picture %s", name, what);
+}
+
+/* RFC 9649, sections 2.5 to 2.7: lossy, lossless, extended. */
+static bool read_webp(struct image_header *out, const unsigned char *bytes, size_t size,
+                      const struct image_limits *limits, const char *name, struct error *err)
+{
+    const unsigned char *chunk = bytes + WEBP_CHUNK_AT, *payload = bytes + WEBP_PAYLOAD_AT;
+    uint32_t width, height;
+
+    if (size < WEBP_PAYLOAD_AT + WEBP_HEADER_BYTES || read_le32(bytes + 4) > size - 8)
+        return refuse_webp(name, "that is cut off", err);
+    if (memcmp(chunk, "VP8 ", 4) == 0) {
+        if ((payload[0] & 1) != 0 || memcmp(payload + 3, "\x9d\x01\x2a", 3) != 0)
+            return refuse_webp(name, "with a damaged header", err);
+        width = read_le16(payload + 6) & 0x3fff;
+        height = read_le16(payload + 8) & 0x3fff;
+    } else if (memcmp(chunk, "VP8L", 4) == 0) {
+        if (payload[0] != 0x2f || payload[4] >> 5 != 0)
+            return refuse_webp(name, "with a damaged header", err);
+        width = (read_le32(payload + 1) & 0x3fff) + 1;
+        height = (read_le32(payload + 1) >> 14 & 0x3fff) + 1;
+    } else if (memcmp(chunk, "VP8X", 4) == 0) {
+        if (payload[0] & WEBP_FLAG_ANIMATION)
+            return refuse_webp(name, "that moves; a still one is wanted", err);
+        width = read_le24(payload + 4) + 1;
+        height = read_le24(payload + 7) + 1;
+    } else {
+        return refuse_webp(name, "of an unknown kind", err);
+    }
+    return check_size(out, IMAGE_WEBP, width, height, limits, name, err);
+}
+
 bool image_header_read(struct image_header *out, const unsigned char *bytes, size_t size,
                        const struct image_limits *limits, const char *name, struct error *err)
 {
@@ -192,5 +251,7 @@ bool image_header_read(struct image_header *out, const unsigned char *bytes, siz
         return read_png(out, bytes, size, limits, name, err);
     if (size >= 3 && memcmp(bytes, "\xff\xd8\xff", 3) == 0)
         return read_jpeg(out, bytes, size, limits, name, err);
+    if (size >= 12 && memcmp(bytes, "RIFF", 4) == 0 && memcmp(bytes + 8, "WEBP", 4) == 0)
+        return read_webp(out, bytes, size, limits, name, err);
     return refuse_stranger(bytes, size, name, err);
 }

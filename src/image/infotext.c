@@ -93,22 +93,6 @@ static void write_size(struct line *line, int width, int height)
     fprintf(line->out, "%dx%d", width, height);
 }
 
-const char *infotext_fp8_weight(const char *weight_types)
-{
-    if (strstr(weight_types, "f8_e4m3"))
-        return "fp8_e4m3fn";
-    return strstr(weight_types, "f8_e5m2") ? "fp8_e5m2" : NULL;
-}
-
-const char *infotext_skip_layers(char *text, size_t size, const int32_t *layers, int count)
-{
-    size_t used = 0;
-
-    for (int i = 0; i < count && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%" PRId32, i ? ", " : "", layers[i]);
-    return count > 0 ? text : NULL;
-}
-
 static void write_parameters(FILE *out, const struct infotext *infotext)
 {
     struct line line = {.out = out};
@@ -120,6 +104,7 @@ static void write_parameters(FILE *out, const struct infotext *infotext)
     write_key(&line, "Seed");
     fprintf(out, "%" PRIu64, infotext->seed);
     write_size(&line, infotext->width, infotext->height);
+    write_text(&line, "Model hash", infotext->model_hash);
     write_text(&line, "Model", infotext->model);
     write_text(&line, "FP8 weight", infotext->fp8_weight);
     write_number(&line, "Denoising strength", infotext->denoising_strength);
@@ -152,4 +137,55 @@ bool infotext_format(char **out, const struct infotext *infotext, struct error *
     }
     *out = text;
     return true;
+}
+
+/* --- A picture of ours --- */
+
+/* NULL: none is FP8. */
+static const char *fp8_weight(const char *weight_types)
+{
+    if (strstr(weight_types, "f8_e4m3"))
+        return "fp8_e4m3fn";
+    return strstr(weight_types, "f8_e5m2") ? "fp8_e5m2" : NULL;
+}
+
+/* "7, 8, 9" in `text`; NULL: none. */
+static const char *layers_text(char *text, size_t size, const int32_t *layers, int count)
+{
+    size_t used = 0;
+
+    for (int i = 0; i < count && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%" PRId32, i ? ", " : "", layers[i]);
+    return count > 0 ? text : NULL;
+}
+
+bool infotext_of_drawing(char **out, const struct infotext_drawing *drawing, struct error *err)
+{
+    char layers[INFOTEXT_SKIP_LAYERS_MAX * 14], hash[11];
+    bool skips = drawing->skip_layer_count > 0;
+    struct infotext infotext = {
+        .prompt = drawing->prompt,
+        .negative_prompt = drawing->negative_prompt,
+        .steps = drawing->steps,
+        .sampler = "Euler",
+        .schedule_type = "Normal", /* their name for diffusers' schedule */
+        .guidance_scale = drawing->guidance_scale,
+        .seed = drawing->seed,
+        .width = drawing->width,
+        .height = drawing->height,
+        .model_hash = hash,
+        .model = drawing->model,
+        .fp8_weight = fp8_weight(drawing->weight_types),
+        .denoising_strength = drawing->has_init_image ? drawing->strength : -1,
+        .rng = drawing->has_cuda_noise ? "NV" : "CPU",
+        .skip_layers =
+            layers_text(layers, sizeof layers, drawing->skip_layers, drawing->skip_layer_count),
+        .skip_layer_scale = skips ? drawing->skip_layer_scale : -1,
+        .flow_shift = drawing->flow_shift,
+        .t5_tokens = drawing->has_t5 ? drawing->t5_tokens : -1,
+        .version = drawing->version,
+    };
+
+    snprintf(hash, sizeof hash, "%s", drawing->model_hash ? drawing->model_hash : "");
+    return infotext_format(out, &infotext, err);
 }

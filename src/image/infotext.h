@@ -21,6 +21,7 @@ struct infotext {
     double guidance_scale;     /* "CFG scale" */
     uint64_t seed;
     int width, height;
+    const char *model_hash;    /* ten hexadecimal digits; NULL or "": left out */
     const char *model;         /* name without extension */
     const char *fp8_weight;    /* "fp8_e4m3fn"; NULL: left out */
     double denoising_strength; /* negative: left out */
@@ -32,12 +33,30 @@ struct infotext {
     const char *version;       /* "sd35 0.1.0" */
 };
 
-/* The field fp8_weight for a list of the types of weights, "f16 f8_e4m3"; NULL: none is FP8. */
-const char *infotext_fp8_weight(const char *weight_types);
-/* The field skip_layers, in `text` of `size` bytes, 14 for each layer; NULL: none. */
-const char *infotext_skip_layers(char *text, size_t size, const int32_t *layers, int count);
-
 /* The caller frees *out. Always ends with the parameters line. */
 MUST_CHECK bool infotext_format(char **out, const struct infotext *infotext, struct error *err);
+
+/* What a picture of ours was drawn with: by the sampler that there is, over the model's own
+ * schedule. All borrowed. */
+struct infotext_drawing {
+    const char *prompt, *negative_prompt;
+    int steps, width, height;
+    double guidance_scale, flow_shift;
+    uint64_t seed;
+    const char *model, *model_hash; /* a longer hash is cut; NULL or "": unknown */
+    const char *weight_types;       /* "f16 f8_e4m3" */
+    bool has_init_image, has_t5;
+    double strength; /* with an init image */
+    int t5_tokens;   /* with T5 */
+    bool has_cuda_noise;
+    const int32_t *skip_layers;
+    int skip_layer_count;
+    double skip_layer_scale; /* with layers to skip */
+    const char *version;     /* "sd35 0.1.0" */
+};
+#define INFOTEXT_SKIP_LAYERS_MAX 64
+/* As infotext_format. */
+MUST_CHECK bool infotext_of_drawing(char **out, const struct infotext_drawing *drawing,
+                                    struct error *err);
 
 #endif

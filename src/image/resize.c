@@ -213,6 +213,25 @@ bool image_resize(struct image *out, const struct image *image, int width, int h
     return done;
 }
 
+bool image_crop(struct image *out, const struct image *image, int width, int height,
+                struct error *err)
+{
+    int left = (image->width - width) / 2, top = (image->height - height) / 2;
+    struct image cut = {0};
+
+    if (width > image->width || height > image->height)
+        return error_set(err, ERROR_BAD_REQUEST, "%d x %d cannot be cut out of %d x %d", width,
+                         height, image->width, image->height);
+    if (!image_init(&cut, width, height, err))
+        return false;
+    for (int y = 0; y < height; y++)
+        memcpy(cut.pixels + (size_t)y * row_bytes(&cut),
+               image->pixels + (size_t)(top + y) * row_bytes(image) + 3 * (size_t)left,
+               row_bytes(&cut));
+    *out = cut;
+    return true;
+}
+
 /* *from[i] = the input position of output position i. Pillow adds the step up instead of
  * multiplying, and the rounding of that is part of what is reproduced. */
 static bool nearest_positions(int **from, int in_size, int out_size, struct error *err)

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <webp/decode.h>
 #include <webp/encode.h>
 #include <webp/mux.h>
 
@@ -96,5 +97,60 @@ bool image_webp_encode(unsigned char **out, size_t *out_size, const struct image
         done = add_exif(&file, metadata, err);
     done = done && copy_file(out, out_size, &file, err);
     WebPDataClear(&file);
+    return done;
+}
+
+/* --- Decoding --- */
+
+/* Into rows of `row_bytes`, three or four bytes a pixel. */
+static bool decode_rows(unsigned char *rows, int channels, const struct image *out,
+                        const unsigned char *bytes, size_t size, bool wants_alpha, const char *name,
+                        struct error *err)
+{
+    WebPDecoderConfig config;
+    VP8StatusCode status;
+
+    if (!WebPInitDecoderConfig(&config))
+        return error_set(err, ERROR_BAD_FILE, "'%s': the WebP library is of another version", name);
+    status = WebPGetFeatures(bytes, size, &config.input);
+    if (status == VP8_STATUS_OK &&
+        (config.input.width != out->width || config.input.height != out->height ||
+         config.input.has_animation))
+        return error_set(err, ERROR_BAD_FILE, "'%s' is a WebP picture with two sizes", name);
+    if (status == VP8_STATUS_OK && wants_alpha && !config.input.has_alpha)
+        return error_set(err, ERROR_BAD_FILE, "'%s' has no alpha channel", name);
+    config.output.colorspace = channels == 4 ? MODE_RGBA : MODE_RGB;
+    config.output.is_external_memory = 1;
+    config.output.u.RGBA.rgba = rows;
+    config.output.u.RGBA.stride = out->width * channels;
+    config.output.u.RGBA.size = (size_t)out->width * (size_t)channels * (size_t)out->height;
+    if (status == VP8_STATUS_OK)
+        status = WebPDecode(bytes, size, &config);
+    WebPFreeDecBuffer(&config.output);
+    if (status == VP8_STATUS_OUT_OF_MEMORY)
+        return error_set(err, ERROR_NO_MEMORY, "'%s': WebP decoder", name);
+    return status == VP8_STATUS_OK ||
+           error_set(err, ERROR_BAD_FILE, "'%s' is a damaged WebP picture", name);
+}
+
+bool image_webp_decode(struct image *out, const unsigned char *bytes, size_t size, const char *name,
+                       struct error *err)
+{
+    return decode_rows(out->pixels, 3, out, bytes, size, false, name, err);
+}
+
+bool image_webp_decode_alpha(struct image *out, const unsigned char *bytes, size_t size,
+                             const char *name, struct error *err)
+{
+    size_t pixels = (size_t)out->width * (size_t)out->height;
+    unsigned char *rows = malloc(4 * pixels);
+    bool done;
+
+    if (!rows)
+        return error_set(err, ERROR_NO_MEMORY, "'%s': WebP decoder", name);
+    done = decode_rows(rows, 4, out, bytes, size, true, name, err);
+    for (size_t i = 0; done && i < pixels; i++)
+        memset(out->pixels + 3 * i, rows[4 * i + 3], 3);
+    free(rows);
     return done;
 }

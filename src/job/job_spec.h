@@ -35,14 +35,15 @@ struct worker_facts {
     char variant[32];      /* "SD3.5 Medium" */
     char device[128];      /* "NVIDIA H100 80GB HBM3, FP8" */
     char weight_types[32]; /* "f8_e4m3" */
-    char model_hash[17];   /* first digits of the model's SHA-256, or "" */
+    char model_file[128];  /* "sd3.5_medium.safetensors": the last part of its path */
+    char model_hash[65];   /* SHA-256 of the weights, or "": unknown; the front finds it out */
     int32_t side_max, layer_count, max_batch;
     bool is_turbo, has_t5, has_encoder;
     int32_t width, height, steps, t5_tokens; /* defaults */
     double guidance, flow_shift;
 };
 
-/* A file as it was sent; its header says PNG or JPEG, and a size within the limits above. */
+/* A file as it was sent; its header says PNG, JPEG or WebP, and a size within the limits above. */
 struct job_image {
     unsigned char *bytes; /* NULL: none */
     size_t size;

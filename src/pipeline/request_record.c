@@ -72,28 +72,27 @@ bool request_record_infotext(char **out, const struct request_record *record, ui
                              struct error *err)
 {
     const struct pipeline_request *request = record->request;
-    char layers[SKIP_LAYERS_MAX * 14];
-    struct infotext infotext = {
+    const struct infotext_drawing drawing = {
         .prompt = request->prompt,
         .negative_prompt = request->negative_prompt,
         .steps = request->steps,
-        .sampler = "Euler",
-        .schedule_type = "Normal", /* their name for diffusers' schedule */
-        .guidance_scale = request->guidance_scale,
-        .seed = seed,
         .width = request->width,
         .height = request->height,
-        .model = record->model,
-        .fp8_weight = infotext_fp8_weight(record->info->weight_types),
-        .denoising_strength = has_init(record) ? request->strength : -1,
-        .rng = request->noise_source == NOISE_TORCH_CUDA ? "NV" : "CPU",
-        .skip_layers = infotext_skip_layers(layers, sizeof layers, request->skip_layers,
-                                            request->skip_layer_count),
-        .skip_layer_scale = request->skip_layer_count > 0 ? request->skip_layer_scale : -1,
+        .guidance_scale = request->guidance_scale,
         .flow_shift = request->flow_shift,
-        .t5_tokens = record->info->has_t5 ? request->t5_tokens : -1,
+        .seed = seed,
+        .model = record->model,
+        .weight_types = record->info->weight_types,
+        .has_init_image = has_init(record),
+        .has_t5 = record->info->has_t5,
+        .strength = request->strength,
+        .t5_tokens = request->t5_tokens,
+        .has_cuda_noise = request->noise_source == NOISE_TORCH_CUDA,
+        .skip_layers = request->skip_layers,
+        .skip_layer_count = request->skip_layer_count,
+        .skip_layer_scale = request->skip_layer_scale,
         .version = PROGRAM_NAME_AND_VERSION,
     };
 
-    return infotext_format(out, &infotext, err);
+    return infotext_of_drawing(out, &drawing, err);
 }

@@ -1,25 +1,28 @@
 #include "server/a1111_api.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "image/image.h"
-#include "job/base64.h"
 #include "server/a1111_call.h"
-#include "server/a1111_infotext.h"
+#include "server/a1111_fields.h"
 #include "server/a1111_lists.h"
 #include "server/a1111_options.h"
+#include "server/a1111_pictures.h"
 #include "server/a1111_progress.h"
+#include "server/a1111_schemas.h"
 #include "server/limits.h"
 
 #define LISTS "/sdapi/v1/"
+#define EXTRAS_AT_ONCE 2
 
 struct a1111 {
     struct a1111_home home;
     struct a1111_options *options;
     struct job_limits limits;
+    atomic_int extras; /* that are being enlarged */
 };
 
 /* --- txt2img, img2img --- */
@@ -125,8 +128,10 @@ static void handle_task_progress(struct http_exchange *exchange, void *context)
     if (!body)
         return;
     if (!a1111_text(&task, body, "id_task", "", &problem) ||
-        !a1111_integer(&seen, body, "id_live_preview", -1, &problem) ||
-        !a1111_flag(&wants, body, "live_preview", true, &problem)) {
+        !a1111_integer(&seen, body, "id_live_preview",
+                       (int64_t)a1111_field(A1111_TASK, "id_live_preview")->fallback, &problem) ||
+        !a1111_flag(&wants, body, "live_preview",
+                    a1111_field(A1111_TASK, "live_preview")->fallback != 0, &problem)) {
         a1111_reply_problem(exchange, &problem);
         return;
     }
@@ -171,7 +176,12 @@ static void handle_interrupt(struct http_exchange *exchange, void *context)
 
 static void handle_skip(struct http_exchange *exchange, void *context)
 {
-    stop_current(context, exchange);
+    struct a1111 *a1111 = context;
+    const char *owner = http_identity_of(exchange)->name;
+    struct a1111_job job;
+
+    if (a1111_tracker_current(a1111->home.tracker, owner, &job))
+        hub_skip(a1111->home.hub, job.id, owner);
     a1111_reply(exchange, json_null());
 }
 
@@ -237,74 +247,31 @@ static void handle_no_login(struct http_exchange *exchange, void *context)
 
 /* --- Pictures --- */
 
-/* The bytes of the body's "image"; NULL: answered. The caller frees them. */
-static unsigned char *picture_of(struct http_exchange *exchange, size_t *size)
-{
-    const json_t *body = http_json(exchange);
-    struct a1111_problem problem = {0};
-    const char *text, *comma;
-    unsigned char *bytes = NULL;
-    enum base64_result result;
-
-    if (!body)
-        return NULL;
-    if (!a1111_text(&text, body, "image", "", &problem)) {
-        a1111_reply_problem(exchange, &problem);
-        return NULL;
-    }
-    comma = strncmp(text, "data:", 5) == 0 ? strchr(text, ',') : NULL;
-    text = comma ? comma + 1 : text;
-    result = base64_decode(&bytes, size, text, strlen(text), IMAGE_FILE_BYTES_MAX);
-    if (result == BASE64_OK)
-        return bytes;
-    if (result == BASE64_NO_MEMORY)
-        a1111_reply(exchange, NULL);
-    else
-        http_reply_error(exchange, 422, "validation", "image", 0, "Invalid encoded image");
-    return NULL;
-}
-
-static json_t *png_info_json(const char *infotext)
-{
-    return json_pack("{s:s, s:{s:s}, s:o}", "info", infotext, "items", "parameters", infotext,
-                     "parameters", a1111_infotext_parse(infotext));
-}
-
-/* A picture whose texts are damaged counts as one without. */
 static void handle_png_info(struct http_exchange *exchange, void *context)
 {
-    const struct image_limits limits = {.bytes_max = IMAGE_FILE_BYTES_MAX,
-                                        .pixels_max = IMAGE_PIXELS_MAX};
-    struct image_header header;
-    struct error err = {0};
-    char *infotext = NULL, *json = NULL;
-    size_t size = 0;
-    unsigned char *bytes = picture_of(exchange, &size);
-    bool ok;
-
     (void)context;
-    if (!bytes)
-        return;
-    ok = image_metadata_read(&infotext, &json, bytes, size, &err);
-    if (!ok && err.code == ERROR_NO_MEMORY)
-        a1111_reply(exchange, NULL);
-    else if (!ok && !image_header_read(&header, bytes, size, &limits, "image", NULL))
-        http_reply_error(exchange, 422, "validation", "image", 0, "Invalid encoded image: %s",
-                         err.message);
-    else
-        a1111_reply(exchange,
-                    infotext ? png_info_json(infotext)
-                             : json_pack("{s:s, s:{}, s:{}}", "info", "", "items", "parameters"));
-    free(infotext);
-    free(json);
-    free(bytes);
+    a1111_png_info(exchange);
 }
 
-static void handle_extra(struct http_exchange *exchange, void *context)
+/* Each keeps a handler's thread waiting. */
+static void extra(struct a1111 *a1111, struct http_exchange *exchange, bool is_batch)
 {
-    (void)context;
-    http_reply_error(exchange, 422, "unsupported", "", 0,
-                     "Upscaling of finished pictures is not supported by this server.");
+    if (atomic_fetch_add(&a1111->extras, 1) < EXTRAS_AT_ONCE)
+        a1111_extra(a1111->home.hub, exchange, is_batch);
+    else
+        http_reply_error(exchange, 429, "QueueFull", "", 5,
+                         "Pictures of others are being enlarged.");
+    atomic_fetch_sub(&a1111->extras, 1);
+}
+
+static void handle_extra_single(struct http_exchange *exchange, void *context)
+{
+    extra(context, exchange, false);
+}
+
+static void handle_extra_batch(struct http_exchange *exchange, void *context)
+{
+    extra(context, exchange, true);
 }
 
 static void handle_interrogate(struct http_exchange *exchange, void *context)
@@ -314,70 +281,124 @@ static void handle_interrogate(struct http_exchange *exchange, void *context)
                      "This server has no model that describes pictures.");
 }
 
+/* --- Bodies, for openapi.json --- */
+
+static json_t *body_schema(struct a1111 *a1111, enum a1111_body body)
+{
+    struct hub_state state;
+
+    hub_state(a1111->home.hub, &state);
+    return a1111_body_schema(body, state.has_facts ? &state.facts : NULL, &a1111->limits);
+}
+
+static json_t *txt2img_schema(void *context)
+{
+    return body_schema(context, A1111_TXT2IMG);
+}
+
+static json_t *img2img_schema(void *context)
+{
+    return body_schema(context, A1111_IMG2IMG);
+}
+
+static json_t *picture_schema(void *context)
+{
+    return body_schema(context, A1111_PICTURE);
+}
+
+static json_t *task_schema(void *context)
+{
+    return body_schema(context, A1111_TASK);
+}
+
+static json_t *extra_single_schema(void *context)
+{
+    return body_schema(context, A1111_EXTRA_SINGLE);
+}
+
+static json_t *extra_batch_schema(void *context)
+{
+    return body_schema(context, A1111_EXTRA_BATCH);
+}
+
+static json_t *options_schema(void *context)
+{
+    (void)context;
+    return a1111_options_schema();
+}
+
 /* --- The part --- */
 
-#define ROUTE(method_, path_, scope_, is_quick_, body_max_, handle_, summary_)                     \
+#define ROUTE(method_, path_, scope_, is_quick_, body_max_, handle_, request_, response_,          \
+              summary_)                                                                            \
     {                                                                                              \
         .method = (method_), .path = (path_), .scope = (scope_), .style = STYLE_A1111,             \
         .is_quick = (is_quick_), .body_max = (body_max_), .handle = (handle_),                     \
-        .summary = (summary_), .tag = "AUTOMATIC1111"                                              \
+        .summary = (summary_), .tag = "AUTOMATIC1111", .request_schema = (request_),               \
+        .response_schema = (response_)                                                             \
     }
-#define LIST(name, summary) ROUTE(HTTP_GET, LISTS name, SCOPE_READ, true, 0, handle_list, summary)
+#define LIST(name, response, summary)                                                              \
+    ROUTE(HTTP_GET, LISTS name, SCOPE_READ, true, 0, handle_list, NULL, response, summary)
 #define NOTHING(name, summary)                                                                     \
-    ROUTE(HTTP_POST, LISTS name, SCOPE_GENERATE, true, 0, handle_nothing, summary)
+    ROUTE(HTTP_POST, LISTS name, SCOPE_GENERATE, true, 0, handle_nothing, NULL,                    \
+          a1111_nothing_schema, summary)
 #define PICTURES HTTP_PICTURE_BODY_BYTES_MAX
 
 static const struct http_route routes[] = {
     ROUTE(HTTP_POST, "/sdapi/v1/txt2img", SCOPE_GENERATE, false, PICTURES, handle_txt2img,
-          "Draws pictures from a prompt"),
+          txt2img_schema, a1111_drawn_schema, "Draws pictures from a prompt"),
     ROUTE(HTTP_POST, "/sdapi/v1/img2img", SCOPE_GENERATE, false, PICTURES, handle_img2img,
-          "Draws pictures from a picture and a prompt"),
-    ROUTE(HTTP_GET, "/sdapi/v1/progress", SCOPE_READ, false, 0, handle_progress,
-          "Says how far the current job is"),
-    ROUTE(HTTP_POST, "/sdapi/v1/interrupt", SCOPE_GENERATE, false, 0, handle_interrupt,
-          "Stops the current job"),
-    ROUTE(HTTP_POST, "/sdapi/v1/skip", SCOPE_GENERATE, false, 0, handle_skip,
-          "Stops the current job and goes to the next"),
-    ROUTE(HTTP_GET, "/sdapi/v1/options", SCOPE_READ, true, 0, handle_options, "Lists settings"),
+          img2img_schema, a1111_drawn_schema, "Draws pictures from a picture and a prompt"),
+    ROUTE(HTTP_GET, "/sdapi/v1/progress", SCOPE_READ, false, 0, handle_progress, NULL,
+          a1111_progress_schema, "Says how far the current job is"),
+    ROUTE(HTTP_POST, "/sdapi/v1/interrupt", SCOPE_GENERATE, false, 0, handle_interrupt, NULL,
+          a1111_empty_schema, "Stops the current job"),
+    ROUTE(HTTP_POST, "/sdapi/v1/skip", SCOPE_GENERATE, false, 0, handle_skip, NULL,
+          a1111_nothing_schema, "Leaves out the picture that is being drawn and goes to the next"),
+    ROUTE(HTTP_GET, "/sdapi/v1/options", SCOPE_READ, true, 0, handle_options, NULL, options_schema,
+          "Lists settings"),
     ROUTE(HTTP_POST, "/sdapi/v1/options", SCOPE_GENERATE, false, 0, handle_set_options,
-          "Changes settings"),
-    LIST("cmd-flags", "Lists options of the command line, without secrets"),
-    LIST("embeddings", "Lists embeddings"),
-    LIST("extensions", "Lists extensions"),
-    LIST("face-restorers", "Lists face restorers"),
-    LIST("hypernetworks", "Lists hypernetworks"),
-    LIST("latent-upscale-modes", "Lists ways to enlarge latents"),
-    LIST("loras", "Lists LoRAs"),
-    LIST("memory", "Describes memory"),
-    LIST("prompt-styles", "Lists prompt styles"),
-    LIST("realesrgan-models", "Lists models that enlarge"),
-    LIST("samplers", "Lists samplers"),
-    LIST("schedulers", "Lists schedules"),
-    LIST("script-info", "Describes scripts"),
-    LIST("scripts", "Lists scripts"),
-    LIST("sd-models", "Lists models"),
-    LIST("sd-modules", "Lists modules"),
-    LIST("sd-vae", "Lists VAEs"),
-    LIST("upscalers", "Lists upscalers"),
+          options_schema, a1111_nothing_schema, "Changes settings"),
+    LIST("cmd-flags", a1111_flags_schema, "Lists options of the command line, without secrets"),
+    LIST("embeddings", a1111_embeddings_schema, "Lists embeddings"),
+    LIST("extensions", a1111_list_schema, "Lists extensions"),
+    LIST("face-restorers", a1111_list_schema, "Lists face restorers"),
+    LIST("hypernetworks", a1111_list_schema, "Lists hypernetworks"),
+    LIST("latent-upscale-modes", a1111_names_schema, "Lists ways to enlarge latents"),
+    LIST("loras", a1111_list_schema, "Lists LoRAs"),
+    LIST("memory", a1111_memory_schema, "Describes memory"),
+    LIST("prompt-styles", a1111_list_schema, "Lists prompt styles"),
+    LIST("realesrgan-models", a1111_list_schema, "Lists models that enlarge"),
+    LIST("samplers", a1111_samplers_schema, "Lists samplers"),
+    LIST("schedulers", a1111_schedulers_schema, "Lists schedules"),
+    LIST("script-info", a1111_list_schema, "Describes scripts"),
+    LIST("scripts", a1111_scripts_schema, "Lists scripts"),
+    LIST("sd-models", a1111_models_schema, "Lists models"),
+    LIST("sd-modules", a1111_list_schema, "Lists modules"),
+    LIST("sd-vae", a1111_list_schema, "Lists VAEs"),
+    LIST("upscalers", a1111_upscalers_schema, "Lists upscalers"),
     ROUTE(HTTP_POST, "/sdapi/v1/png-info", SCOPE_READ, false, PICTURES, handle_png_info,
-          "Reads the parameters in a picture"),
-    ROUTE(HTTP_POST, "/sdapi/v1/extra-single-image", SCOPE_GENERATE, false, PICTURES, handle_extra,
-          "Answers that upscaling is not supported"),
-    ROUTE(HTTP_POST, "/sdapi/v1/extra-batch-images", SCOPE_GENERATE, false, PICTURES, handle_extra,
-          "Answers that upscaling is not supported"),
+          picture_schema, a1111_png_info_schema, "Reads the parameters in a picture"),
+    ROUTE(HTTP_POST, "/sdapi/v1/extra-single-image", SCOPE_GENERATE, false, PICTURES,
+          handle_extra_single, extra_single_schema, a1111_extra_single_schema,
+          "Enlarges a picture, without a model"),
+    ROUTE(HTTP_POST, "/sdapi/v1/extra-batch-images", SCOPE_GENERATE, false, PICTURES,
+          handle_extra_batch, extra_batch_schema, a1111_extra_batch_schema,
+          "Enlarges pictures, without a model"),
     ROUTE(HTTP_POST, "/sdapi/v1/interrogate", SCOPE_GENERATE, false, PICTURES, handle_interrogate,
-          "Answers that describing pictures is not supported"),
+          picture_schema, NULL, "Answers that describing pictures is not supported"),
     NOTHING("refresh-checkpoints", "Does nothing: there is one model"),
     NOTHING("refresh-vae", "Does nothing: there is one VAE"),
     NOTHING("refresh-loras", "Does nothing: there are none"),
     NOTHING("refresh-embeddings", "Does nothing: there are none"),
     NOTHING("unload-checkpoint", "Does nothing: the model stays"),
     NOTHING("reload-checkpoint", "Does nothing: the model is there"),
-    ROUTE(HTTP_POST, "/internal/progress", SCOPE_READ, false, 0, handle_task_progress,
-          "Says how far a task is"),
-    ROUTE(HTTP_GET, "/internal/pending-tasks", SCOPE_READ, true, 0, handle_pending,
-          "Lists what waits"),
-    ROUTE(HTTP_GET, "/internal/ping", SCOPE_PUBLIC, true, 0, handle_ping, "Answers"),
+    ROUTE(HTTP_POST, "/internal/progress", SCOPE_READ, false, 0, handle_task_progress, task_schema,
+          a1111_task_schema, "Says how far a task is"),
+    ROUTE(HTTP_GET, "/internal/pending-tasks", SCOPE_READ, true, 0, handle_pending, NULL,
+          a1111_pending_schema, "Lists what waits"),
+    ROUTE(HTTP_GET, "/internal/ping", SCOPE_PUBLIC, true, 0, handle_ping, NULL, a1111_empty_schema,
+          "Answers"),
     {.method = HTTP_HEAD,
      .path = "/",
      .scope = SCOPE_PUBLIC,
@@ -387,7 +408,7 @@ static const struct http_route routes[] = {
      .summary = "Answers without a body",
      .tag = "AUTOMATIC1111",
      .response_type = "text/html"},
-    ROUTE(HTTP_POST, "/login", SCOPE_PUBLIC, true, 0, handle_no_login,
+    ROUTE(HTTP_POST, "/login", SCOPE_PUBLIC, true, 0, handle_no_login, NULL, NULL,
           "Answers that there is no such login"),
 };
 

@@ -66,7 +66,9 @@ static json_t *images_of(const struct call *call, const struct job_view *view)
     return images;
 }
 
-/* A job that was interrupted is answered with the pictures that it has, as theirs are. */
+/* A job that was interrupted is answered with the pictures that it has, as theirs are. Theirs also
+ * hold a skipped picture, half noise; ours leave it out, and `info` with it, as clients save and
+ * pair whatever comes. */
 static json_t *response_of(struct call *call, const struct job_view *view)
 {
     uint64_t seeds[STORE_PICTURES_MAX];

@@ -10,12 +10,15 @@
 static json_t *models(const struct hub_state *state)
 {
     const struct worker_facts *facts = &state->facts;
+    bool is_known = *facts->model_hash != '\0';
 
     if (!state->has_facts)
         return json_array();
-    return json_pack("[{s:o, s:s, s:s, s:n, s:s, s:n}]", "title", a1111_model_title(facts),
-                     "model_name", facts->model, "hash", facts->model_hash, "sha256", "filename",
-                     facts->model, "config");
+    return json_pack("[{s:o, s:s, s:o, s:o, s:s, s:n}]", "title", a1111_model_title(facts),
+                     "model_name", facts->model, "hash",
+                     is_known ? a1111_short_hash(facts) : json_null(), "sha256",
+                     is_known ? json_string(facts->model_hash) : json_null(), "filename",
+                     *facts->model_file ? facts->model_file : facts->model, "config");
 }
 
 static json_t *samplers(const struct hub_state *state)
@@ -33,9 +36,11 @@ static json_t *schedulers(const struct hub_state *state)
 static json_t *upscalers(const struct hub_state *state)
 {
     (void)state;
-    return json_pack("[{s:s, s:n, s:n, s:n, s:i}, {s:s, s:n, s:n, s:n, s:i}]", "name", "None",
-                     "model_name", "model_path", "model_url", "scale", 4, "name", "Lanczos",
-                     "model_name", "model_path", "model_url", "scale", 4);
+    return json_pack("[{s:s, s:n, s:n, s:n, s:i}, {s:s, s:n, s:n, s:n, s:i}, {s:s, s:n, s:n, s:n, "
+                     "s:i}]",
+                     "name", "None", "model_name", "model_path", "model_url", "scale", 4, "name",
+                     "Lanczos", "model_name", "model_path", "model_url", "scale", 4, "name",
+                     "Nearest", "model_name", "model_path", "model_url", "scale", 4);
 }
 
 static json_t *latent_modes(const struct hub_state *state)

@@ -162,3 +162,28 @@ json_t *a1111_options_json(struct a1111_options *options, const struct worker_fa
     json_decref(all);
     return NULL;
 }
+
+static const char *type_of(const json_t *example)
+{
+    return json_is_boolean(example) ? "boolean" : json_is_integer(example) ? "integer" : "string";
+}
+
+/* Another type is let go, so any is taken. */
+json_t *a1111_options_schema(void)
+{
+    json_t *known = defaults(), *properties = json_object(), *example;
+    bool ok = known && properties;
+    const char *name;
+
+    ok = ok && json_object_set_new(known, "sd_model_checkpoint", json_string("")) == 0 &&
+         json_object_set_new(known, "sd_checkpoint_hash", json_string("")) == 0;
+    json_object_foreach(known, name, example) ok =
+        ok &&
+        json_object_set_new(properties, name, json_pack("{s:s}", "type", type_of(example))) == 0;
+    json_decref(known);
+    if (ok)
+        return json_pack("{s:s, s:b, s:o}", "type", "object", "additionalProperties", 1,
+                         "properties", properties);
+    json_decref(properties);
+    return NULL;
+}

@@ -20,6 +20,10 @@ json_t *a1111_options_json(struct a1111_options *options, const struct worker_fa
 MUST_CHECK bool a1111_options_change(struct a1111_options *options, const json_t *changes,
                                      struct error *err);
 
+/* Of the body to change them, which may leave out any, and of the list of all; a new reference,
+ * NULL: memory is short. */
+json_t *a1111_options_schema(void);
+
 /* Pure: `stored` with what is known of `changes`; a new reference, NULL: memory is short. */
 json_t *a1111_options_merged(const json_t *stored, const json_t *changes);
 

@@ -4,14 +4,10 @@
 #include <string.h>
 #include <strings.h>
 
+#include "server/a1111_fields.h"
 #include "server/a1111_infotext.h"
 #include "server/a1111_samplers.h"
 
-/* What AUTOMATIC1111 takes where a field is left out. */
-#define SIDE_DEFAULT 512
-#define STEPS_DEFAULT 50
-#define CFG_SCALE_DEFAULT 7.0
-#define STRENGTH_DEFAULT 0.75
 /* Sides are rounded down, as theirs are to 8. */
 #define SIDE_UNIT 16
 
@@ -36,6 +32,22 @@ static bool echo(const struct reading *reading, const char *name, json_t *value)
 {
     return json_object_set_new(reading->out->parameters, name, value) == 0 ||
            a1111_fail_for_memory(reading->problem);
+}
+
+/* The table's default. */
+static double fallback(const char *name)
+{
+    return a1111_field(A1111_TXT2IMG | A1111_IMG2IMG, name)->fallback;
+}
+
+static bool take_integer(const struct reading *reading, const char *name, int64_t *out)
+{
+    return a1111_integer(out, reading->body, name, (int64_t)fallback(name), reading->problem);
+}
+
+static bool take_flag(const struct reading *reading, const char *name, bool *out)
+{
+    return a1111_flag(out, reading->body, name, fallback(name) != 0, reading->problem);
 }
 
 /* --- Infotext: what the body leaves out --- */
@@ -93,9 +105,9 @@ static bool read_texts(const struct reading *reading)
 
 static bool read_side(const struct reading *reading, const char *name, int32_t own)
 {
-    int64_t side, otherwise = own < SIDE_DEFAULT ? own : SIDE_DEFAULT;
+    int64_t side, theirs = (int64_t)fallback(name);
 
-    if (!a1111_integer(&side, reading->body, name, otherwise, reading->problem))
+    if (!a1111_integer(&side, reading->body, name, own < theirs ? own : theirs, reading->problem))
         return false;
     return set(reading, name,
                json_integer(side >= SIDE_UNIT ? side / SIDE_UNIT * SIDE_UNIT : side)) &&
@@ -106,8 +118,8 @@ static bool read_count(const struct reading *reading)
 {
     int64_t batch_size, n_iter;
 
-    if (!a1111_integer(&batch_size, reading->body, "batch_size", 1, reading->problem) ||
-        !a1111_integer(&n_iter, reading->body, "n_iter", 1, reading->problem))
+    if (!take_integer(reading, "batch_size", &batch_size) ||
+        !take_integer(reading, "n_iter", &n_iter))
         return false;
     if (batch_size < 1 || batch_size > JOB_COUNT_MAX)
         return a1111_fail(reading->problem, "batch_size", "must be from 1 to %d", JOB_COUNT_MAX);
@@ -125,14 +137,13 @@ static bool read_count(const struct reading *reading)
 static bool read_sampling(const struct reading *reading)
 {
     const struct worker_facts *facts = reading->facts;
+    double steps_default = facts->is_turbo ? facts->steps : fallback("steps");
+    double scale, scale_default = facts->is_turbo ? facts->guidance : fallback("cfg_scale");
     int64_t steps, seed;
-    double scale;
 
-    if (!a1111_integer(&steps, reading->body, "steps",
-                       facts->is_turbo ? facts->steps : STEPS_DEFAULT, reading->problem) ||
-        !a1111_number(&scale, reading->body, "cfg_scale",
-                      facts->is_turbo ? facts->guidance : CFG_SCALE_DEFAULT, reading->problem) ||
-        !a1111_integer(&seed, reading->body, "seed", -1, reading->problem))
+    if (!a1111_integer(&steps, reading->body, "steps", (int64_t)steps_default, reading->problem) ||
+        !a1111_number(&scale, reading->body, "cfg_scale", scale_default, reading->problem) ||
+        !take_integer(reading, "seed", &seed))
         return false;
     return set(reading, "steps", json_integer(steps)) &&
            set(reading, "guidance_scale", json_real(scale)) &&
@@ -232,31 +243,10 @@ static bool is_neutral(const json_t *value)
 
 static void note_ignored(const struct reading *reading)
 {
-    static const char *const names[] = {"styles",
-                                        "subseed_strength",
-                                        "seed_resize_from_h",
-                                        "seed_resize_from_w",
-                                        "enable_hr",
-                                        "restore_faces",
-                                        "tiling",
-                                        "refiner_checkpoint",
-                                        "eta",
-                                        "s_churn",
-                                        "s_tmin",
-                                        "s_min_uncond",
-                                        "resize_mode",
-                                        "mask_blur",
-                                        "mask_blur_x",
-                                        "mask_blur_y",
-                                        "latent_mask",
-                                        "inpaint_full_res",
-                                        "image_cfg_scale",
-                                        "firstpass_image",
-                                        "distilled_cfg_scale"};
-
-    for (size_t i = 0; i < COUNT_OF(names); i++)
-        if (!is_neutral(json_object_get(reading->body, names[i])))
-            ignored_add(&reading->out->ignored, names[i]);
+    for (size_t i = 0; i < a1111_field_count; i++)
+        if (a1111_fields[i].use == A1111_NOTED &&
+            !is_neutral(json_object_get(reading->body, a1111_fields[i].name)))
+            ignored_add(&reading->out->ignored, a1111_fields[i].name);
 }
 
 static bool read_delivery(const struct reading *reading)
@@ -264,8 +254,7 @@ static bool read_delivery(const struct reading *reading)
     const char *task;
 
     if (!a1111_text(&task, reading->body, "force_task_id", "", reading->problem) ||
-        !a1111_flag(&reading->out->sends_images, reading->body, "send_images", true,
-                    reading->problem))
+        !take_flag(reading, "send_images", &reading->out->sends_images))
         return false;
     snprintf(reading->out->task, sizeof reading->out->task, "%s", task);
     return true;
@@ -291,7 +280,7 @@ static bool read_mask(const struct reading *reading)
     const json_t *mask = json_object_get(reading->body, "mask");
     int64_t inverted;
 
-    if (!a1111_integer(&inverted, reading->body, "inpainting_mask_invert", 0, reading->problem))
+    if (!take_integer(reading, "inpainting_mask_invert", &inverted))
         return false;
     if (!mask || json_is_null(mask))
         return true;
@@ -315,8 +304,8 @@ static bool read_init(const struct reading *reading)
     }
     if (json_array_size(images) > 1)
         return a1111_fail(reading->problem, "init_images", "one picture is supported");
-    return a1111_number(&strength, reading->body, "denoising_strength", STRENGTH_DEFAULT,
-                        reading->problem) &&
+    return a1111_number(&strength, reading->body, "denoising_strength",
+                        fallback("denoising_strength"), reading->problem) &&
            set_picture(reading, "init_image", image, "init_images") && read_mask(reading) &&
            set(reading, "strength", json_real(strength)) &&
            echo(reading, "denoising_strength", json_real(strength));
@@ -327,7 +316,7 @@ static bool begin_echo(const struct reading *reading)
 {
     bool with_pictures;
 
-    if (!a1111_flag(&with_pictures, reading->body, "include_init_images", false, reading->problem))
+    if (!take_flag(reading, "include_init_images", &with_pictures))
         return false;
     if (json_object_update(reading->out->parameters, reading->body) != 0)
         return a1111_fail_for_memory(reading->problem);
@@ -385,21 +374,16 @@ void a1111_request_finish(struct a1111_request *request)
 
 void a1111_problem_of_spec(struct a1111_problem *out, const struct job_problem *problem)
 {
-    static const struct {
-        const char *spec, *name;
-    } names[] = {{"guidance_scale", "cfg_scale"}, {"count", "batch_size"},
-                 {"init_image", "init_images"},   {"strength", "denoising_strength"},
-                 {"format", "override_settings"}, {"quality", "override_settings"}};
-    const char *name = problem->field;
+    const struct a1111_field *field = a1111_field_of_spec(problem->field);
+    const char *name = field ? field->name : problem->field;
 
+    if (strcmp(name, "format") == 0 || strcmp(name, "quality") == 0)
+        name = "override_settings";
     *out = (struct a1111_problem){0};
     if (problem->kind == JOB_PROBLEM_MEMORY) {
         a1111_fail_for_memory(out);
         return;
     }
-    for (size_t i = 0; i < COUNT_OF(names); i++)
-        if (strcmp(problem->field, names[i].spec) == 0)
-            name = names[i].name;
     if (strcmp(name, "init_images") == 0 || strcmp(name, "mask") == 0)
         a1111_fail(out, name, "Invalid encoded image: %s", problem->message);
     else

@@ -19,8 +19,15 @@ void a1111_timestamp(char out[16], int64_t ms)
 
 json_t *a1111_model_title(const struct worker_facts *facts)
 {
-    return *facts->model_hash ? json_sprintf("%s [%.10s]", facts->model, facts->model_hash)
-                              : json_string(facts->model);
+    const char *file = *facts->model_file ? facts->model_file : facts->model;
+
+    return *facts->model_hash ? json_sprintf("%s [%.10s]", file, facts->model_hash)
+                              : json_string(file);
+}
+
+json_t *a1111_short_hash(const struct worker_facts *facts)
+{
+    return json_sprintf("%.10s", facts->model_hash);
 }
 
 /* The same text for each picture. */
@@ -98,9 +105,9 @@ static json_t *server_part(const struct a1111_answer *answer)
     char timestamp[16];
 
     a1111_timestamp(timestamp, answer->created_ms);
-    return json_pack("{s:b, s:n, s:s, s:s, s:n, s:n, s:{s:s}, s:s, s:s, s:s}", "restore_faces", 0,
+    return json_pack("{s:b, s:n, s:s, s:o, s:n, s:n, s:{s:s}, s:s, s:s, s:s}", "restore_faces", 0,
                      "face_restoration_model", "sd_model_name", answer->facts->model,
-                     "sd_model_hash", answer->facts->model_hash, "sd_vae_name", "sd_vae_hash",
+                     "sd_model_hash", a1111_short_hash(answer->facts), "sd_vae_name", "sd_vae_hash",
                      "extra_generation_params", "Schedule type", A1111_SCHEDULER, "job_timestamp",
                      timestamp, "version", answer->version, "ignored_parameters", answer->ignored);
 }

@@ -25,8 +25,10 @@ json_t *a1111_info(const struct a1111_answer *answer);
 /* The whole; `images` is stolen, `parameters` is not. */
 json_t *a1111_response(const struct a1111_answer *answer, json_t *images, json_t *parameters);
 
-/* "sd3.5_medium [0123456789]": how a model is named in lists and options. */
+/* "sd3.5_medium.safetensors [0123456789]", or without a hash: how a model is named in lists and
+ * options. */
 json_t *a1111_model_title(const struct worker_facts *facts);
+json_t *a1111_short_hash(const struct worker_facts *facts); /* ten digits, or "" */
 /* "20261122120000", in UTC. */
 void a1111_timestamp(char out[16], int64_t ms);
 

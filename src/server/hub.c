@@ -212,7 +212,7 @@ static void tick(struct hub *hub, double now)
 {
     if (hub->next_expiry > 0 && now >= hub->next_expiry)
         hub_expire(hub, now);
-    hub_estimates_give_up(hub, NULL, now);
+    hub_questions_give_up(hub, NULL, now);
     advance_drain(hub, now);
     if (now < hub->next_tick)
         return;
@@ -231,7 +231,7 @@ static void tick(struct hub *hub, double now)
 
 static void set_timer(struct hub *hub)
 {
-    double when = fmin(hub->next_tick, hub_estimates_next(hub));
+    double when = fmin(hub->next_tick, hub_questions_next(hub));
     struct itimerspec time = {0};
 
     if (hub->next_expiry > 0)
@@ -302,7 +302,7 @@ static void *hub_main(void *context)
     }
     run_calls(hub);
     refuse_calls(hub);
-    hub_estimates_give_up(hub, NULL, INFINITY);
+    hub_questions_give_up(hub, NULL, INFINITY);
     put_back_all(hub);
     hub_tell_all(hub);
     return NULL;
@@ -411,6 +411,30 @@ void hub_destroy(struct hub *hub)
     pthread_mutex_destroy(&hub->calls.lock);
     free((char *)hub->options.folder);
     free(hub);
+}
+
+struct setting_hash {
+    struct hub_call call;
+    const char *hash;
+};
+
+static void set_model_hash(struct hub *hub, struct hub_call *call)
+{
+    const char *hash = ((struct setting_hash *)call)->hash;
+
+    pthread_mutex_lock(&hub->lock);
+    snprintf(hub->model_hash, sizeof hub->model_hash, "%s", hash);
+    memcpy(hub->facts.model_hash, hub->model_hash, sizeof hub->facts.model_hash);
+    pthread_mutex_unlock(&hub->lock);
+    hub_complete(hub, call);
+}
+
+void hub_set_model_hash(struct hub *hub, const char *hash)
+{
+    struct setting_hash setting = {.call.run = set_model_hash, .hash = hash};
+
+    if (!hub_ask(hub, &setting.call))
+        return; /* nobody asks for it any more */
 }
 
 void hub_set_patience(struct hub *hub, double least, double unmeasured)

@@ -90,6 +90,10 @@ MUST_CHECK bool hub_load(struct hub *hub, const char *id, const char *owner, str
                          struct hub_error *err);
 MUST_CHECK bool hub_cancel(struct hub *hub, const char *id, const char *owner, struct job_view *out,
                            struct hub_error *err);
+/* Leaves out the picture of a running job that is being drawn, the first that is not done; the job
+ * goes on with its next one, is done with what it has after the last, and cancelled if that is
+ * nothing. A job that does not run is left alone. Should the worker die, the job is drawn whole. */
+void hub_skip(struct hub *hub, const char *id, const char *owner);
 /* All that the owner has queued or running; NULL: everybody's. Returns how many. */
 int hub_cancel_all(struct hub *hub, const char *owner);
 
@@ -106,6 +110,8 @@ MUST_CHECK bool hub_star(struct hub *hub, const char *picture_id, const char *ow
                          struct hub_error *err);
 MUST_CHECK bool hub_delete(struct hub *hub, const char *id, const char *owner,
                            struct hub_error *err);
+/* From now on part of the facts, and of what workers write into pictures. */
+void hub_set_model_hash(struct hub *hub, const char *hash);
 /* Runs on the hub's thread with the store, and returns then: for keys and settings. */
 MUST_CHECK bool hub_with_store(struct hub *hub,
                                bool (*use)(void *context, struct store *store, struct error *err),
@@ -113,6 +119,10 @@ MUST_CHECK bool hub_with_store(struct hub *hub,
 /* What a request would take. Waits for a worker's answer, a second at most. */
 MUST_CHECK bool hub_estimate(struct hub *hub, const struct job_spec *spec,
                              struct estimated_message *out, struct hub_error *err);
+/* A worker decodes a picture and enlarges it; the ticket is the hub's. Waits for a minute at most.
+ * The caller frees *out, a PNG. Fails with 422 for a picture that does not decode. */
+MUST_CHECK bool hub_upscale(struct hub *hub, const struct upscale_message *picture,
+                            unsigned char **out, size_t *size, struct hub_error *err);
 
 /* --- Being told --- */
 

@@ -123,6 +123,7 @@ static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job 
 
     job->is_watched = hub_has_watcher(hub, job);
     message.is_watched = job->is_watched;
+    memcpy(message.model_hash, hub->model_hash, sizeof message.model_hash);
     for (int i = 0; i < HUB_BATCH_MAX; i++) {
         if (worker->slots[i].job == job)
             message.ticket = worker->slots[i].ticket;

@@ -181,6 +181,19 @@ static bool pay_fail(struct hub *hub, struct hub_job *job, struct error *err)
     return true;
 }
 
+static bool pay_cancel(struct hub *hub, struct hub_job *job, struct error *err)
+{
+    enum job_state before;
+    bool found;
+
+    if (!store_cancel(hub->store, job->id, NULL, hub_wall_ms(), &before, &found, err))
+        return false;
+    if (!found || before != JOB_RUNNING)
+        return follow_store(hub, job, err);
+    become_cancelled(hub, job);
+    return true;
+}
+
 static bool pay_requeue(struct hub *hub, struct hub_job *job, struct error *err)
 {
     enum job_state state;
@@ -224,6 +237,9 @@ static void settle(struct hub *hub, struct hub_job *job)
         break;
     case OWED_FAIL:
         works = pay_fail(hub, job, &err);
+        break;
+    case OWED_CANCEL:
+        works = pay_cancel(hub, job, &err);
         break;
     case OWED_REQUEUE:
         works = pay_requeue(hub, job, &err);
@@ -351,6 +367,26 @@ bool hub_cancel(struct hub *hub, const char *id, const char *owner, struct job_v
         return false;
     hub_view_parse(out, &cancelling.texts);
     return true;
+}
+
+static void skip_one(struct hub *hub, struct hub_call *call)
+{
+    struct cancelling *cancelling = (struct cancelling *)call;
+    struct hub_job *job = hub_job_find_locked(hub, cancelling->id, cancelling->owner);
+    struct hub_worker *worker = job ? job->worker : NULL;
+
+    for (int i = 0; worker && i < HUB_BATCH_MAX; i++)
+        if (worker->slots[i].job == job)
+            hub_worker_tell(hub, worker, MESSAGE_SKIP, worker->slots[i].ticket);
+    hub_complete(hub, call);
+}
+
+void hub_skip(struct hub *hub, const char *id, const char *owner)
+{
+    struct cancelling cancelling = {.call.run = skip_one, .id = id, .owner = owner};
+
+    if (!hub_ask(hub, &cancelling.call))
+        return; /* stopping is more than skipping */
 }
 
 static struct hub_job *find_live(struct hub *hub, const char *owner, int64_t after)

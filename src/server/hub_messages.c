@@ -42,6 +42,7 @@ static bool take_ready(struct hub *hub, struct hub_worker *worker, struct record
     if (!worker_facts_read(&facts, reader))
         return false;
     pthread_mutex_lock(&hub->lock);
+    memcpy(facts.model_hash, hub->model_hash, sizeof facts.model_hash);
     worker->facts = hub->facts = facts;
     worker->is_ready = hub->has_facts = true;
     pthread_mutex_unlock(&hub->lock);
@@ -251,12 +252,13 @@ static bool take_picture(struct hub *hub, struct hub_worker *worker, struct reco
 /* NULL when memory is short: the result is then left out. */
 static char *result_text(const struct done_message *done)
 {
-    json_t *object = json_pack(
-        "{s:f, s:f, s:f, s:f, s:i, s:i, s:b, s:b}", "encode_seconds", done->encode_seconds,
-        "denoise_seconds", done->denoise_seconds, "decode_seconds", done->decode_seconds,
-        "total_seconds", done->total_seconds, "clip_tokens_cut", (int)done->clip_tokens_cut,
-        "t5_tokens_cut", (int)done->t5_tokens_cut, "was_short_of_memory",
-        (int)done->was_short_of_memory, "was_repeated", (int)done->was_repeated);
+    json_t *object =
+        json_pack("{s:f, s:f, s:f, s:f, s:i, s:i, s:b, s:b, s:i}", "encode_seconds",
+                  done->encode_seconds, "denoise_seconds", done->denoise_seconds, "decode_seconds",
+                  done->decode_seconds, "total_seconds", done->total_seconds, "clip_tokens_cut",
+                  (int)done->clip_tokens_cut, "t5_tokens_cut", (int)done->t5_tokens_cut,
+                  "was_short_of_memory", (int)done->was_short_of_memory, "was_repeated",
+                  (int)done->was_repeated, "pictures_skipped", (int)done->pictures_skipped);
     char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
 
     json_decref(object);
@@ -283,6 +285,7 @@ static bool take_done(struct hub *hub, struct hub_worker *worker, struct record_
     struct done_message done;
     struct hub_slot *slot;
     struct hub_job *job;
+    char *result;
 
     if (!done_message_read(&done, reader))
         return false;
@@ -290,7 +293,7 @@ static bool take_done(struct hub *hub, struct hub_worker *worker, struct record_
     if (!slot)
         return true;
     job = slot->job;
-    if (job)
+    if (job && done.pictures_skipped == 0) /* those took some of its time */
         measure(hub, worker, job);
     hub_free_slot(hub, worker, slot);
     if (!job)
@@ -298,7 +301,11 @@ static bool take_done(struct hub *hub, struct hub_worker *worker, struct record_
     metrics_observe(METRIC_ENCODE_SECONDS, done.encode_seconds);
     metrics_observe(METRIC_DENOISE_SECONDS, done.denoise_seconds);
     metrics_observe(METRIC_DECODE_SECONDS, done.decode_seconds);
-    hub_owe(hub, job, OWED_FINISH, NULL, result_text(&done));
+    result = result_text(&done);
+    if (!result && done.pictures_skipped > 0) /* nothing would say why there are so few */
+        hub_owe(hub, job, OWED_FAIL, "no_memory", NULL);
+    else
+        hub_owe(hub, job, OWED_FINISH, NULL, result);
     return true;
 }
 
@@ -334,7 +341,9 @@ static bool take_failed(struct hub *hub, struct hub_worker *worker, struct recor
         return true;
     job = slot->job;
     hub_free_slot(hub, worker, slot);
-    if (job)
+    if (job && failed.failure == JOB_FAILURE_CANCELLED) /* without us: all of it was skipped */
+        hub_owe(hub, job, OWED_CANCEL, NULL, NULL);
+    else if (job)
         hub_owe(hub, job, OWED_FAIL, failure_code(failed.failure), strdup(failed.message));
     return true;
 }
@@ -346,6 +355,23 @@ static bool take_estimated(struct hub *hub, struct record_reader reader)
     if (!estimated_message_read(&estimated, reader))
         return false;
     hub_estimate_answer(hub, &estimated);
+    return true;
+}
+
+static bool take_upscaled(struct hub *hub, struct record_reader reader, int fd)
+{
+    struct upscaled_message upscaled;
+    unsigned char *bytes = NULL;
+    size_t size;
+
+    if (!upscaled_message_read(&upscaled, reader))
+        return false;
+    if (upscaled.file_bytes > 0) {
+        if (!size_of(fd, PICTURE_BYTES_MAX, &size) || size != upscaled.file_bytes)
+            return false;
+        bytes = read_bytes(fd, size); /* NULL: memory is short */
+    }
+    hub_upscale_answer(hub, &upscaled, bytes);
     return true;
 }
 
@@ -369,6 +395,8 @@ bool hub_take_message(struct hub *hub, struct hub_worker *worker, uint32_t type,
         return take_failed(hub, worker, reader);
     case MESSAGE_ESTIMATED:
         return take_estimated(hub, reader);
+    case MESSAGE_UPSCALED:
+        return take_upscaled(hub, reader, fd);
     case MESSAGE_DEVICE:
         return take_device(hub, worker, reader);
     default:

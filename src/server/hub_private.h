@@ -24,7 +24,7 @@
 struct hub_worker;
 
 /* What a job still owes the store: done at once, and again each second while the disk fails. */
-enum hub_owed { OWED_NOTHING, OWED_FINISH, OWED_FAIL, OWED_REQUEUE, OWED_PUT_BACK };
+enum hub_owed { OWED_NOTHING, OWED_FINISH, OWED_FAIL, OWED_CANCEL, OWED_REQUEUE, OWED_PUT_BACK };
 
 struct hub_job {
     struct hub_job *next_in_bucket;
@@ -169,6 +169,7 @@ struct hub {
     bool store_works, disk_has_reserve;         /* under lock */
     bool has_facts;                             /* under lock */
     struct worker_facts facts;                  /* under lock */
+    char model_hash[65];                        /* under lock; "": unknown yet */
     double seconds_per_cost;                    /* under lock */
     struct hub_patience patience;               /* under lock */
 
@@ -176,7 +177,7 @@ struct hub {
     int failed_probes;
     atomic_bool must_restart;
     uint64_t last_ticket;
-    struct hub_estimate *estimates; /* that wait for a worker's answer */
+    struct hub_question *questions; /* that wait for a worker's answer */
 };
 
 /* --- hub.c --- */
@@ -294,13 +295,16 @@ void hub_dispatch(struct hub *hub, double now);
 MUST_CHECK bool hub_take_message(struct hub *hub, struct hub_worker *worker, uint32_t type,
                                  struct record_reader reader, int fd);
 
-/* --- hub_estimate.c --- */
+/* --- hub_questions.c --- */
 
 void hub_estimate_answer(struct hub *hub, const struct estimated_message *message);
+/* Takes the bytes; NULL: there are none. */
+void hub_upscale_answer(struct hub *hub, const struct upscaled_message *message,
+                        unsigned char *bytes);
 /* Ends those whose worker is gone (`worker` not NULL) or whose time is up. */
-void hub_estimates_give_up(struct hub *hub, const struct hub_worker *worker, double now);
+void hub_questions_give_up(struct hub *hub, const struct hub_worker *worker, double now);
 
-double hub_estimates_next(const struct hub *hub); /* when the first one's time is up */
+double hub_questions_next(const struct hub *hub); /* when the first one's time is up */
 
 /* --- hub_events.c --- */
 

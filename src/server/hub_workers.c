@@ -232,7 +232,7 @@ void hub_worker_tell(struct hub *hub, struct hub_worker *worker, uint32_t type, 
 {
     struct record_writer record = {0};
 
-    if (type == MESSAGE_CANCEL)
+    if (type != MESSAGE_DRAIN)
         record_put_u64(&record, ticket);
     if (!hub_worker_send(hub, worker, type, &record))
         lose_worker(worker, "deaf");
@@ -363,7 +363,7 @@ static void part_with(struct hub *hub, struct hub_worker *worker)
 {
     bool is_orderly = hub->is_draining && worker->taken == 0;
 
-    hub_estimates_give_up(hub, worker, seconds_now());
+    hub_questions_give_up(hub, worker, seconds_now());
     pthread_mutex_lock(&hub->lock);
     for (struct hub_worker **at = &hub->workers; *at; at = &(*at)->next) {
         if (*at == worker) {

@@ -214,8 +214,8 @@ MUST_CHECK bool store_count(struct store *store, struct store_counts *out, struc
 /* --- Checking: the oracle of the tests --- */
 
 /* Opens the folder without changing it and checks I1-I8 of what can be seen at rest: done jobs have
- * their files with the right length and hash, which decode to the asked size by their headers; one
- * key one job; attempts and fences; no file without a row; no temporary file. `defect` gets a
+ * their files with the right length and hash, which decode to the asked size by their headers, and
+ * as many as were asked for but for "pictures_skipped" of their result; one key one job; attempts and fences; no file without a row; no temporary file. `defect` gets a
  * sentence for each. Returns false when it could not be checked at all. */
 MUST_CHECK bool store_verify(const char *folder,
                              void (*defect)(void *context, const char *sentence), void *context,

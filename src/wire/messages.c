@@ -129,6 +129,7 @@ void job_message_write(struct record_writer *writer, const struct job_message *m
     record_put_u64(writer, message->ticket);
     record_put_bool(writer, message->is_watched);
     record_put_i32(writer, message->attempt);
+    record_put_text(writer, message->model_hash);
     spec_write(writer, &message->spec);
 }
 
@@ -137,6 +138,7 @@ bool job_message_read(struct job_message *message, struct record_reader reader)
     *message = (struct job_message){.ticket = record_get_u64(&reader)};
     message->is_watched = record_get_bool(&reader);
     message->attempt = get_range(&reader, 1, INT32_MAX);
+    record_get_text_into(&reader, message->model_hash, sizeof message->model_hash);
     if (!spec_read(&message->spec, &reader))
         return false;
     if (record_reader_is_done(&reader))
@@ -167,6 +169,7 @@ void worker_facts_write(struct record_writer *writer, const struct worker_facts 
     record_put_text(writer, facts->variant);
     record_put_text(writer, facts->device);
     record_put_text(writer, facts->weight_types);
+    record_put_text(writer, facts->model_file);
     record_put_text(writer, facts->model_hash);
     record_put_i32(writer, facts->side_max);
     record_put_i32(writer, facts->layer_count);
@@ -189,6 +192,7 @@ bool worker_facts_read(struct worker_facts *facts, struct record_reader reader)
     record_get_text_into(&reader, facts->variant, sizeof facts->variant);
     record_get_text_into(&reader, facts->device, sizeof facts->device);
     record_get_text_into(&reader, facts->weight_types, sizeof facts->weight_types);
+    record_get_text_into(&reader, facts->model_file, sizeof facts->model_file);
     record_get_text_into(&reader, facts->model_hash, sizeof facts->model_hash);
     facts->side_max = get_range(&reader, JOB_SIDE_STEP, IMAGE_SIDE_MAX);
     facts->layer_count = get_range(&reader, 1, INT32_MAX);
@@ -202,6 +206,48 @@ bool worker_facts_read(struct worker_facts *facts, struct record_reader reader)
     facts->t5_tokens = get_range(&reader, 1, INT32_MAX);
     facts->guidance = record_get_f64(&reader);
     facts->flow_shift = record_get_f64(&reader);
+    return record_reader_is_done(&reader);
+}
+
+void upscale_message_write(struct record_writer *writer, const struct upscale_message *message)
+{
+    record_put_u64(writer, message->ticket);
+    record_put_i32(writer, message->width);
+    record_put_i32(writer, message->height);
+    record_put_i32(writer, message->crop_width);
+    record_put_i32(writer, message->crop_height);
+    record_put_bool(writer, message->by_nearest);
+    put_image(writer, &message->file);
+}
+
+bool upscale_message_read(struct upscale_message *message, struct record_reader reader)
+{
+    *message = (struct upscale_message){.ticket = record_get_u64(&reader)};
+    message->width = get_range(&reader, 1, JOB_IMAGE_SIDE_MAX);
+    message->height = get_range(&reader, 1, JOB_IMAGE_SIDE_MAX);
+    message->crop_width = get_range(&reader, 1, message->width);
+    message->crop_height = get_range(&reader, 1, message->height);
+    message->by_nearest = record_get_bool(&reader);
+    get_image(&reader, &message->file);
+    if (message->file.bytes && record_reader_is_done(&reader))
+        return true;
+    free(message->file.bytes);
+    message->file = (struct job_image){0};
+    return false;
+}
+
+void upscaled_message_write(struct record_writer *writer, const struct upscaled_message *message)
+{
+    record_put_u64(writer, message->ticket);
+    record_put_u64(writer, message->file_bytes);
+    record_put_text(writer, message->message);
+}
+
+bool upscaled_message_read(struct upscaled_message *message, struct record_reader reader)
+{
+    *message = (struct upscaled_message){.ticket = record_get_u64(&reader)};
+    message->file_bytes = record_get_u64(&reader);
+    record_get_text_into(&reader, message->message, sizeof message->message);
     return record_reader_is_done(&reader);
 }
 
@@ -308,6 +354,7 @@ void done_message_write(struct record_writer *writer, const struct done_message 
     record_put_i32(writer, message->t5_tokens_cut);
     record_put_bool(writer, message->was_short_of_memory);
     record_put_bool(writer, message->was_repeated);
+    record_put_i32(writer, message->pictures_skipped);
 }
 
 bool done_message_read(struct done_message *message, struct record_reader reader)
@@ -321,6 +368,7 @@ bool done_message_read(struct done_message *message, struct record_reader reader
     message->t5_tokens_cut = get_range(&reader, 0, INT32_MAX);
     message->was_short_of_memory = record_get_bool(&reader);
     message->was_repeated = record_get_bool(&reader);
+    message->pictures_skipped = get_range(&reader, 0, JOB_COUNT_MAX - 1);
     return record_reader_is_done(&reader);
 }
 

@@ -16,6 +16,8 @@ enum message_type {
     MESSAGE_WATCH,    /* u64 ticket, bool: previews are wanted */
     MESSAGE_ESTIMATE, /* u64 ticket, spec without pictures: answered by ESTIMATED, drawn never */
     MESSAGE_DRAIN,    /* nothing: finish what runs, take nothing more, exit 0 */
+    MESSAGE_SKIP,     /* u64 ticket: leave out the first picture that is not done, go on */
+    MESSAGE_UPSCALE,  /* struct upscale_message: answered by UPSCALED */
     /* worker -> front */
     MESSAGE_LOADING = 64, /* struct loading_message: while it cannot draw yet */
     MESSAGE_READY,        /* struct worker_facts */
@@ -24,9 +26,11 @@ enum message_type {
     MESSAGE_PICTURE,      /* struct picture_message, with a memfd: the picture's file, then the
                            * thumbnail's, one after the other */
     MESSAGE_DONE,         /* struct done_message: after the last picture */
-    MESSAGE_FAILED,       /* struct failed_message: instead */
+    MESSAGE_FAILED,       /* struct failed_message: instead; JOB_FAILURE_CANCELLED also when every
+                           * picture was skipped */
     MESSAGE_ESTIMATED,    /* struct estimated_message */
     MESSAGE_DEVICE,       /* struct device_message, about once a second */
+    MESSAGE_UPSCALED, /* struct upscaled_message, with a memfd where there is a picture: a PNG */
 };
 
 struct job_message {
@@ -34,6 +38,7 @@ struct job_message {
     bool is_watched; /* previews are wanted from the start */
     int32_t attempt; /* 1 at first */
     struct job_spec spec;
+    char model_hash[65]; /* for the picture's parameters; "": unknown */
 };
 
 struct loading_message {
@@ -77,6 +82,7 @@ struct done_message {
     double encode_seconds, denoise_seconds, decode_seconds, total_seconds;
     int32_t clip_tokens_cut, t5_tokens_cut;
     bool was_short_of_memory, was_repeated;
+    int32_t pictures_skipped; /* there is no picture of these */
 };
 
 struct failed_message {
@@ -100,6 +106,20 @@ struct estimated_message {
     char message[512];
 };
 
+struct upscale_message {
+    uint64_t ticket;
+    int32_t width, height;           /* that the picture is resized to */
+    int32_t crop_width, crop_height; /* of its middle, which is kept */
+    bool by_nearest;                 /* else Lanczos */
+    struct job_image file;           /* PNG, JPEG or WebP */
+};
+
+struct upscaled_message {
+    uint64_t ticket;
+    uint64_t file_bytes; /* 0: there is no picture, and message says why; "": memory was short */
+    char message[512];
+};
+
 struct device_message {
     uint64_t memory_free, memory_total, memory_used_by_us;
     int32_t utilisation_percent, temperature_celsius; /* -1: unknown */
@@ -118,6 +138,8 @@ void picture_message_write(struct record_writer *writer, const struct picture_me
 void done_message_write(struct record_writer *writer, const struct done_message *message);
 void failed_message_write(struct record_writer *writer, const struct failed_message *message);
 void estimated_message_write(struct record_writer *writer, const struct estimated_message *message);
+void upscale_message_write(struct record_writer *writer, const struct upscale_message *message);
+void upscaled_message_write(struct record_writer *writer, const struct upscaled_message *message);
 void device_message_write(struct record_writer *writer, const struct device_message *message);
 
 /* Each reads a whole record; false when it is damaged: too short, too long, an enum or a length out
@@ -134,6 +156,10 @@ MUST_CHECK bool done_message_read(struct done_message *message, struct record_re
 MUST_CHECK bool failed_message_read(struct failed_message *message, struct record_reader reader);
 MUST_CHECK bool estimated_message_read(struct estimated_message *message,
                                        struct record_reader reader);
+/* The file is freed by the caller. */
+MUST_CHECK bool upscale_message_read(struct upscale_message *message, struct record_reader reader);
+MUST_CHECK bool upscaled_message_read(struct upscaled_message *message,
+                                      struct record_reader reader);
 MUST_CHECK bool device_message_read(struct device_message *message, struct record_reader reader);
 
 /* In a page that both processes map: the worker counts up while it is alive. */

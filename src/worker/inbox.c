@@ -10,7 +10,8 @@
 struct ticket {
     struct ticket *next;
     uint64_t number;
-    bool is_running, is_cancelled;
+    bool is_running, is_cancelled, is_alone;
+    int skips; /* not taken yet */
 };
 
 struct inbox {
@@ -44,8 +45,10 @@ static void silence(int eventfd)
 
 void inbox_message_destroy(struct inbox_message *message)
 {
-    if (message)
+    if (message) {
         job_spec_finish(&message->job.spec);
+        free(message->upscale.file.bytes);
+    }
     free(message);
 }
 
@@ -66,7 +69,8 @@ static void update_stop_locked(struct inbox *inbox)
 
     for (const struct ticket *ticket = inbox->tickets; ticket; ticket = ticket->next) {
         runs = runs || ticket->is_running;
-        goes_on = goes_on || (ticket->is_running && !ticket->is_cancelled);
+        goes_on = goes_on || (ticket->is_running && !ticket->is_cancelled &&
+                              !(ticket->is_alone && ticket->skips > 0));
     }
     atomic_store(&inbox->stop, (runs && !goes_on) || inbox->state != INBOX_OPEN);
 }
@@ -81,6 +85,33 @@ bool inbox_is_cancelled(struct inbox *inbox, uint64_t number)
     is_cancelled = ticket && ticket->is_cancelled;
     pthread_mutex_unlock(&inbox->lock);
     return is_cancelled;
+}
+
+bool inbox_take_skip(struct inbox *inbox, uint64_t number)
+{
+    struct ticket *ticket;
+    bool is_skipped;
+
+    pthread_mutex_lock(&inbox->lock);
+    ticket = find_locked(inbox, number);
+    is_skipped = ticket && ticket->skips > 0;
+    if (is_skipped)
+        ticket->skips--;
+    update_stop_locked(inbox);
+    pthread_mutex_unlock(&inbox->lock);
+    return is_skipped;
+}
+
+void inbox_set_alone(struct inbox *inbox, uint64_t number, bool is_alone)
+{
+    struct ticket *ticket;
+
+    pthread_mutex_lock(&inbox->lock);
+    ticket = find_locked(inbox, number);
+    if (ticket)
+        ticket->is_alone = is_alone;
+    update_stop_locked(inbox);
+    pthread_mutex_unlock(&inbox->lock);
 }
 
 void inbox_set_running(struct inbox *inbox, uint64_t number)
@@ -126,6 +157,7 @@ static bool read_message(struct inbox_message *message, uint32_t type, struct re
     case MESSAGE_JOB:
         return job_message_read(&message->job, reader);
     case MESSAGE_CANCEL:
+    case MESSAGE_SKIP:
         message->job.ticket = record_get_u64(&reader);
         return record_reader_is_done(&reader);
     case MESSAGE_WATCH:
@@ -135,6 +167,8 @@ static bool read_message(struct inbox_message *message, uint32_t type, struct re
     case MESSAGE_ESTIMATE:
         message->job.ticket = record_get_u64(&reader);
         return spec_read(&message->job.spec, &reader) && record_reader_is_done(&reader);
+    case MESSAGE_UPSCALE:
+        return upscale_message_read(&message->upscale, reader);
     case MESSAGE_DRAIN:
         return record_reader_is_done(&reader);
     default:
@@ -153,18 +187,28 @@ static bool add_ticket_locked(struct inbox *inbox, uint64_t number)
     return true;
 }
 
+/* The job, or its next picture. */
+static void stop_locked(struct inbox *inbox, uint64_t number, bool is_skip)
+{
+    struct ticket *ticket = find_locked(inbox, number);
+
+    if (!ticket)
+        return;
+    if (!is_skip)
+        ticket->is_cancelled = true;
+    else if (ticket->skips < JOB_COUNT_MAX)
+        ticket->skips++;
+    update_stop_locked(inbox);
+}
+
 /* Takes the message. False: memory is short. */
 static bool deliver(struct inbox *inbox, struct inbox_message *message)
 {
     bool ok = true;
 
     pthread_mutex_lock(&inbox->lock);
-    if (message->type == MESSAGE_CANCEL) {
-        struct ticket *ticket = find_locked(inbox, message->job.ticket);
-
-        if (ticket)
-            ticket->is_cancelled = true;
-        update_stop_locked(inbox);
+    if (message->type == MESSAGE_CANCEL || message->type == MESSAGE_SKIP) {
+        stop_locked(inbox, message->job.ticket, message->type == MESSAGE_SKIP);
     } else {
         ok = message->type != MESSAGE_JOB || add_ticket_locked(inbox, message->job.ticket);
         if (ok) {

@@ -86,6 +86,9 @@ static void take_messages(struct worker *worker)
         case MESSAGE_ESTIMATE:
             worker_answer_estimate(worker, &message->job);
             break;
+        case MESSAGE_UPSCALE:
+            worker_answer_upscale(worker, &message->upscale);
+            break;
         case MESSAGE_DRAIN:
             worker->is_draining = true;
             break;
@@ -117,6 +120,7 @@ static void serve(struct worker *worker)
     while (goes_on(worker)) {
         take_messages(worker);
         worker_drop_cancelled(worker);
+        worker_drop_skipped(worker);
         worker_admit(worker);
         if (worker_running(worker) > 0)
             worker_step(worker);

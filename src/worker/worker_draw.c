@@ -19,7 +19,7 @@ static void tell_alone(struct worker *worker, struct worker_job *job, enum job_p
         step = job->steps_alone;
     }
     worker_tell_progress(worker, job, phase, job->finished * job->steps_alone + step,
-                         job->request.image_count * job->steps_alone);
+                         worker_picture_count(job) * job->steps_alone);
 }
 
 static void tell(void *context, const struct pipeline_progress *progress)
@@ -64,7 +64,7 @@ static int steps_done(const struct worker *worker, const struct worker_job *job)
 
 static void tell_phase(struct worker *worker, struct worker_job *job, enum job_phase phase)
 {
-    int count = pipeline_job_step_count(job->job) * job->request.image_count;
+    int count = pipeline_job_step_count(job->job) * worker_picture_count(job);
 
     worker_tell_progress(worker, job, phase, steps_done(worker, job), count);
 }
@@ -122,7 +122,7 @@ static bool take_latent(struct worker *worker, struct worker_job *job, int image
 static bool finish_picture(struct worker *worker, struct worker_job *job, int image,
                            struct error *err)
 {
-    int count = pipeline_job_step_count(job->job) * job->request.image_count;
+    int count = pipeline_job_step_count(job->job) * worker_picture_count(job);
     int steps = steps_done(worker, job); /* the picture's own count until it leaves the batch */
     float *latent = malloc(latent_floats(job) * sizeof *latent);
     double began = seconds_now();
@@ -158,7 +158,7 @@ static void finish_pictures(struct worker *worker, struct worker_job *job)
             return;
         }
     }
-    if (job->finished == job->request.image_count)
+    if (job->finished == worker_picture_count(job))
         worker_finish_job(worker, job);
 }
 
@@ -254,9 +254,11 @@ void worker_draw_alone(struct worker *worker, struct worker_job *job)
     job->job = NULL;
     worker->batch = NULL; /* pipeline_run has its own */
     worker->batch_size = 1;
+    inbox_set_alone(worker->inbox, job->message.ticket, true);
     for (int i = 0; ok && i < job->request.image_count; i++)
         if (job->place_of[i] == PICTURE_WAITS)
             ok = draw_picture(worker, job, i, &err);
+    inbox_set_alone(worker->inbox, job->message.ticket, false);
     pipeline_batch_close(worker->pipeline);
     pipeline_watch(worker->pipeline, inbox_stop(worker->inbox));
     if (ok)

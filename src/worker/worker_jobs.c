@@ -108,9 +108,15 @@ static void learn_cost(struct worker *worker, const struct worker_job *job)
             : seconds;
 }
 
+/* What was skipped took part of its time: such a job teaches nothing. */
 void worker_finish_job(struct worker *worker, struct worker_job *job)
 {
-    learn_cost(worker, job);
+    if (job->finished == 0) {
+        worker_fail_job(worker, job, JOB_FAILURE_CANCELLED, "every picture was skipped");
+        return;
+    }
+    if (job->skipped == 0)
+        learn_cost(worker, job);
     worker_tell_done(worker, job);
     free_job(worker, job);
 }
@@ -133,6 +139,39 @@ void worker_drop_cancelled(struct worker *worker)
     }
 }
 
+int worker_picture_count(const struct worker_job *job)
+{
+    return job->request.image_count - job->skipped;
+}
+
+/* The first that is not done: the one that is shown while it is drawn. */
+static void skip_picture(struct worker *worker, struct worker_job *job)
+{
+    int image = 0;
+
+    while (image < job->request.image_count && job->place_of[image] < PICTURE_WAITS)
+        image++;
+    if (image == job->request.image_count)
+        return;
+    if (job->place_of[image] >= 0)
+        pipeline_batch_leave(worker->batch, job->place_of[image]);
+    job->place_of[image] = PICTURE_IS_SKIPPED;
+    job->skipped++;
+}
+
+void worker_drop_skipped(struct worker *worker)
+{
+    struct worker_job *next;
+
+    for (struct worker_job *job = worker->jobs; job; job = next) {
+        next = job->next;
+        while (inbox_take_skip(worker->inbox, job->message.ticket))
+            skip_picture(worker, job);
+        if (job->finished == worker_picture_count(job))
+            worker_finish_job(worker, job);
+    }
+}
+
 /* Alone it is tried again, in less memory or in more bits; then there is nothing left to try. */
 static bool try_alone(struct worker *worker, struct worker_job *job, enum job_failure failure,
                       const struct error *err)
@@ -151,7 +190,7 @@ static bool try_alone(struct worker *worker, struct worker_job *job, enum job_fa
 bool worker_job_error(struct worker *worker, struct worker_job *job, const struct error *err)
 {
     switch (err->code) {
-    case ERROR_CANCELLED: /* dropped before it goes on, or the front is gone */
+    case ERROR_CANCELLED: /* dropped, or its picture is, before it goes on; or the front is gone */
         leave_batch(worker, job);
         return true;
     case ERROR_BACKEND: /* without an answer: another worker draws it */

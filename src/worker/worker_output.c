@@ -67,11 +67,13 @@ static bool encode(unsigned char **out, size_t *size, const struct worker *worke
     const struct request_record record = {
         .request = &job->request, .info = &worker->info, .model = worker->model_name};
     const struct job_spec *spec = &job->message.spec;
+    struct worker_facts facts = worker->facts;
     char *infotext = NULL, *json = record_text(&record, seed);
     bool ok = json || error_set(err, ERROR_NO_MEMORY, "record of the request");
 
+    memcpy(facts.model_hash, job->message.model_hash, sizeof facts.model_hash);
     ok = ok &&
-         job_infotext(&infotext, spec, spec->init_image.bytes, &worker->facts, seed,
+         job_infotext(&infotext, spec, spec->init_image.bytes, &facts, seed,
                       PROGRAM_NAME_AND_VERSION, err) &&
          image_encode(out, size, picture, spec->format, spec->quality,
                       &(struct image_metadata){.infotext = infotext, .json = json}, err);
@@ -158,4 +160,21 @@ void worker_send_preview(struct worker *worker, const struct worker_job *job, in
         return;
     preview_message_write(&record, &message);
     worker_send(worker, MESSAGE_PREVIEW, &record, fd);
+}
+
+/* --- Enlarged pictures --- */
+
+void worker_send_upscaled(struct worker *worker, uint64_t ticket, const unsigned char *bytes,
+                          size_t size, const char *why)
+{
+    struct upscaled_message message = {.ticket = ticket};
+    struct record_writer record = {0};
+    int fd = bytes ? share(bytes, size, NULL, 0, NULL) : -1;
+
+    if (fd >= 0)
+        message.file_bytes = size;
+    else
+        worker_fit_text(message.message, sizeof message.message, bytes ? "" : why);
+    upscaled_message_write(&record, &message);
+    worker_send(worker, MESSAGE_UPSCALED, &record, fd);
 }

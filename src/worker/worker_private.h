@@ -10,6 +10,7 @@
 /* Where a picture of a job is, if not at a place of the batch. */
 #define PICTURE_WAITS (-1)
 #define PICTURE_IS_DONE (-2)
+#define PICTURE_IS_SKIPPED (-3)
 
 /* A job in hand. */
 struct worker_job {
@@ -20,7 +21,7 @@ struct worker_job {
     struct pipeline_request request; /* borrows the spec's texts and the pictures above */
     struct pipeline_job *job;        /* NULL until it runs */
     int place_of[JOB_COUNT_MAX];     /* by picture */
-    int finished;                    /* pictures */
+    int finished, skipped;           /* pictures */
     int steps_alone;                 /* of each that is drawn alone; 0: not known yet */
     bool draws_alone;                /* the batch could not draw what is left of it */
     bool was_short_of_memory, was_repeated;
@@ -53,11 +54,15 @@ struct worker {
 void worker_take_job(struct worker *worker, struct job_message *message); /* takes the spec */
 void worker_watch(struct worker *worker, uint64_t ticket, bool is_watched);
 void worker_drop_cancelled(struct worker *worker);
+/* Leaves pictures out, and ends jobs that have none left to draw. */
+void worker_drop_skipped(struct worker *worker);
 /* Lets jobs start and join as shapes and places allow. */
 void worker_admit(struct worker *worker);
-int worker_running(const struct worker *worker); /* pictures in the batch */
-/* Answered and freed: with done, or with a failure of this kind. */
+int worker_running(const struct worker *worker);        /* pictures in the batch */
+int worker_picture_count(const struct worker_job *job); /* without those that are skipped */
+/* Answered and freed: with done, or as cancelled where nothing was drawn. */
 void worker_finish_job(struct worker *worker, struct worker_job *job);
+/* Answered and freed. */
 void worker_fail_job(struct worker *worker, struct worker_job *job, enum job_failure failure,
                      const char *message);
 /* What an error means for a job: another try, alone, or its end; or the worker's. True while the
@@ -69,7 +74,8 @@ void worker_free_jobs(struct worker *worker); /* without an answer */
 
 /* One step, and what became of its pictures. */
 void worker_step(struct worker *worker);
-/* The pictures that the job still lacks, by pipeline_run; the batch is gone then. */
+/* The pictures that the job still lacks, by pipeline_run, up to one that is skipped; the batch is
+ * gone then. */
 void worker_draw_alone(struct worker *worker, struct worker_job *job);
 /* Callbacks that beat and tell progress; `tells` lives as long as they are used. */
 struct worker_tells {
@@ -87,6 +93,14 @@ MUST_CHECK bool worker_send_picture(struct worker *worker, const struct worker_j
 void worker_send_preview(struct worker *worker, const struct worker_job *job, int image, int step,
                          const struct image *small);
 
+/* A PNG, NULL: none, and why; "": memory is short. */
+void worker_send_upscaled(struct worker *worker, uint64_t ticket, const unsigned char *bytes,
+                          size_t size, const char *why);
+
+/* --- worker_upscale.c --- */
+
+void worker_answer_upscale(struct worker *worker, const struct upscale_message *message);
+
 /* --- worker_tell.c --- */
 
 /* All of these notice when the front left. */
@@ -101,6 +115,8 @@ void worker_tell_failed(struct worker *worker, uint64_t ticket, enum job_failure
                         const char *message);
 void worker_tell_device(struct worker *worker); /* at most once a second */
 void worker_answer_estimate(struct worker *worker, const struct job_message *message);
+/* As much as fits, ending with a whole character; `text` is UTF-8. */
+void worker_fit_text(char *to, size_t size, const char *text);
 void worker_beat(struct worker *worker, enum heartbeat_phase doing);
 
 /* The request of a spec, whose texts it borrows, without its pictures. */

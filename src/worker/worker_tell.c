@@ -1,9 +1,11 @@
 /* What the worker tells the front. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/kill_point.h"
+#include "image/image_text.h"
 #include "worker/worker_private.h"
 
 #define PROGRESS_SECONDS 0.1
@@ -26,8 +28,7 @@ void worker_send(struct worker *worker, enum message_type type, struct record_wr
     record_writer_finish(record);
 }
 
-/* As much as fits, ending with a whole character; `text` is UTF-8. */
-static void fit_text(char *to, size_t size, const char *text)
+void worker_fit_text(char *to, size_t size, const char *text)
 {
     size_t length = strlen(text);
 
@@ -47,9 +48,26 @@ void worker_tell_loading(struct worker *worker, const char *what, double fractio
     struct loading_message message = {.fraction = fraction};
     struct record_writer record = {0};
 
-    fit_text(message.what, sizeof message.what, what);
+    worker_fit_text(message.what, sizeof message.what, what);
     loading_message_write(&record, &message);
     worker_send(worker, MESSAGE_LOADING, &record, -1);
+}
+
+/* The last part of the path, whatever bytes it has. */
+static void fit_file_name(char *to, size_t size, const char *path)
+{
+    size_t length = strlen(path), start;
+    char *text;
+
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    start = length;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    if (!image_text_from_utf8(&text, (const unsigned char *)path + start, length - start, NULL))
+        return;
+    worker_fit_text(to, size, text);
+    free(text);
 }
 
 static void fill_facts(struct worker *worker)
@@ -73,10 +91,11 @@ static void fill_facts(struct worker *worker)
         .guidance = defaults.guidance_scale,
         .flow_shift = defaults.flow_shift,
     };
-    fit_text(facts->model, sizeof facts->model, worker->model_name);
-    fit_text(facts->variant, sizeof facts->variant, info->variant);
-    fit_text(facts->device, sizeof facts->device, info->device);
-    fit_text(facts->weight_types, sizeof facts->weight_types, info->weight_types);
+    worker_fit_text(facts->model, sizeof facts->model, worker->model_name);
+    fit_file_name(facts->model_file, sizeof facts->model_file, worker->options->pipeline.model);
+    worker_fit_text(facts->variant, sizeof facts->variant, info->variant);
+    worker_fit_text(facts->device, sizeof facts->device, info->device);
+    worker_fit_text(facts->weight_types, sizeof facts->weight_types, info->weight_types);
 }
 
 void worker_tell_ready(struct worker *worker)
@@ -167,6 +186,7 @@ void worker_tell_done(struct worker *worker, const struct worker_job *job)
         .t5_tokens_cut = job->t5_cut,
         .was_short_of_memory = job->was_short_of_memory,
         .was_repeated = job->was_repeated,
+        .pictures_skipped = job->skipped,
     };
     struct record_writer record = {0};
 
@@ -180,7 +200,7 @@ void worker_tell_failed(struct worker *worker, uint64_t ticket, enum job_failure
     struct failed_message message = {.ticket = ticket, .failure = failure};
     struct record_writer record = {0};
 
-    fit_text(message.message, sizeof message.message, text);
+    worker_fit_text(message.message, sizeof message.message, text);
     failed_message_write(&record, &message);
     worker_send(worker, MESSAGE_FAILED, &record, -1);
 }
@@ -198,7 +218,7 @@ static void judge(struct estimated_message *answer, const struct pipeline_device
         return;
     snprintf(text, sizeof text, "needs %llu MiB, and %zu MiB can be had",
              (unsigned long long)(answer->peak_bytes >> 20), available >> 20);
-    fit_text(answer->message, sizeof answer->message, text);
+    worker_fit_text(answer->message, sizeof answer->message, text);
 }
 
 void worker_answer_estimate(struct worker *worker, const struct job_message *message)
@@ -220,7 +240,7 @@ void worker_answer_estimate(struct worker *worker, const struct job_message *mes
         answer.peak_bytes = memory.peak;
         judge(&answer, &state);
     } else {
-        fit_text(answer.message, sizeof answer.message, err.message);
+        worker_fit_text(answer.message, sizeof answer.message, err.message);
     }
     estimated_message_write(&record, &answer);
     worker_send(worker, MESSAGE_ESTIMATED, &record, -1);

@@ -26,6 +26,7 @@ READ(done_message)
 READ(failed_message)
 READ(estimated_message)
 READ(device_message)
+READ(upscaled_message)
 
 static void check_job_message(struct record_reader reader, struct record_writer *again)
 {
@@ -37,12 +38,23 @@ static void check_job_message(struct record_reader reader, struct record_writer 
     job_spec_finish(&message.spec);
 }
 
+static void check_upscale_message(struct record_reader reader, struct record_writer *again)
+{
+    struct upscale_message message;
+
+    if (!upscale_message_read(&message, reader))
+        return;
+    upscale_message_write(again, &message);
+    free(message.file.bytes);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     static void (*const checks[])(struct record_reader, struct record_writer *) = {
-        check_job_message,       check_loading_message, check_worker_facts, check_progress_message,
-        check_preview_message,   check_picture_message, check_done_message, check_failed_message,
-        check_estimated_message, check_device_message,
+        check_job_message,      check_loading_message,  check_worker_facts,
+        check_progress_message, check_preview_message,  check_picture_message,
+        check_done_message,     check_failed_message,   check_estimated_message,
+        check_device_message,   check_upscaled_message, check_upscale_message,
     };
     struct record_writer again = {0};
 

@@ -7,8 +7,10 @@ Needs webuiapi and pillow. Draws small pictures with few steps. CHECKs are names
 """
 import argparse
 import base64
+import hashlib
 import io
 import json
+import pathlib
 import random
 import re
 import sys
@@ -67,6 +69,12 @@ def base64_png(image, **texts):
     for name, text in texts.items():
         info.add_text(name, text)
     image.save(out, "PNG", pnginfo=info)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def base64_file(image, kind, **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
     return base64.b64encode(out.getvalue()).decode()
 
 
@@ -209,6 +217,20 @@ def check_lists(service):
     assert api.refresh_checkpoints() is None
 
 
+def check_model_hash(service):
+    """The weights' SHA-256 is found out beside everything else, and then is everywhere."""
+    api = service.api
+    model = wait_until("the hash", lambda: (lambda model: model if model["sha256"] else None)(api.get_sd_models()[0]))
+    parts = sorted((pathlib.Path(__file__).resolve().parents[2] / "models" / "demo" / "transformer").glob("*.safetensors"))
+    assert model["sha256"] == hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest() and model["hash"] == model["sha256"][:10], model
+    assert model["title"] == f"{model['filename']} [{model['hash']}]", model
+    for name in (model["title"], model["model_name"]):
+        assert api.set_options({"sd_model_checkpoint": name}) is None
+        assert api.get_options()["sd_model_checkpoint"] == model["title"]
+    info = api.txt2img(prompt="a", **QUICK).info
+    assert info["sd_model_hash"] == model["hash"] == read_infotext(info["infotexts"][0])["Model hash"], info
+
+
 def check_options(service):
     api = service.api
     options = api.get_options()
@@ -255,6 +277,12 @@ def check_img2img(service):
     assert far.info["denoising_strength"] == 0.9 and "Denoising strength: 0.9" in far.info["infotexts"][0]
     assert far.parameters["init_images"] is None, "pictures are not echoed"
     assert api.img2img(images=[image], include_init_images=True, **QUICK).parameters["init_images"]
+    body = {"prompt": "a red apple", "denoising_strength": 0.5, **QUICK}
+    as_png, as_webp = (service.draw({**body, "init_images": [base64_file(image, kind, lossless=True)]}, "/sdapi/v1/img2img") for kind in ("PNG", "WEBP"))
+    assert picture(as_png["images"][0]).tobytes() == picture(as_webp["images"][0]).tobytes(), "the same pixels in another file"
+    moving = base64_file(image, "WEBP", save_all=True, append_images=[image.rotate(90)])
+    reply = service.post("/sdapi/v1/img2img", {**body, "init_images": [moving]})
+    assert reply.status_code == 422 and "moves" in reply.json()["detail"][0]["msg"], reply.text
 
 
 def check_masks(service):
@@ -287,15 +315,35 @@ def check_progress(service):
 
 def check_interrupt(service):
     api = service.api
-    for stop, answer in ((api.interrupt, {}), (api.skip, None)):
-        drawing = Background(api.txt2img, prompt="a", **LONG)
-        wait_until("progress", lambda: sampling(api))
-        assert stop() == answer
-        result = drawing.result()
-        assert len(result.images) < 4 and result.info["seed"] == 7, "what was drawn so far, in the same form"
-        assert len(result.info["infotexts"]) == len(result.images)
-        wait_until("idle", lambda: is_idle(api))
-        assert stop() == answer, "nothing to stop is no error"
+    drawing = Background(api.txt2img, prompt="a", **LONG)
+    wait_until("progress", lambda: sampling(api))
+    assert api.interrupt() == {}
+    result = drawing.result()
+    assert len(result.images) < 4 and result.info["seed"] == 7, "what was drawn so far, in the same form"
+    assert len(result.info["infotexts"]) == len(result.images)
+    wait_until("idle", lambda: is_idle(api))
+    assert api.interrupt() == {}, "nothing to stop is no error"
+
+
+def check_skip(service):
+    """A picture that is skipped is left out; the others come as they would have."""
+    api = service.api
+    two = {**QUICK, "steps": 30, "n_iter": 2}
+    drawing = Background(api.txt2img, prompt="a", **two)
+    wait_until("progress", lambda: sampling(api))
+    assert api.skip() is None
+    result = drawing.result()
+    assert len(result.images) == 1 == len(result.info["infotexts"]) and result.info["all_seeds"] in ([7], [8]), result.info
+    alone = api.txt2img(prompt="a", **{**two, "n_iter": 1, "seed": result.info["all_seeds"][0]})
+    assert alone.image.tobytes() == result.image.tobytes(), "the others are drawn as without it"
+    drawing = Background(api.txt2img, prompt="a", **LONG)
+    wait_until("progress", lambda: sampling(api))
+    for _ in range(LONG["batch_size"]):
+        api.skip()
+    result = drawing.result()
+    assert result.images == [] == result.info["all_seeds"] and result.info["seed"] == 7, "a job without any picture left ends"
+    wait_until("idle", lambda: is_idle(api))
+    assert api.skip() is None, "nothing to skip is no error"
 
 
 def check_tasks(service):
@@ -317,15 +365,42 @@ def check_tasks(service):
     assert service.get("/internal/pending-tasks").json() == {"size": 0, "tasks": []}
 
 
-def check_other_tools(service):
-    api, image = service.api, Image.new("RGB", (16, 16))
-    for call, status in ((lambda: api.extra_single_image(image), 422), (lambda: api.extra_batch_images([image]), 422), (lambda: api.interrogate(image), 501)):
-        try:
-            call()
-        except RuntimeError as error:
-            assert error.args[0] == status and json.loads(error.args[1])["detail"], error
-        else:
-            raise AssertionError(f"{status} expected")
+def expect_error(call, status, text):
+    try:
+        call()
+    except RuntimeError as error:
+        assert error.args[0] == status and text in json.dumps(json.loads(error.args[1])["detail"]), error
+    else:
+        raise AssertionError(f"{status} expected")
+
+
+def check_extras(service):
+    """Pictures are enlarged as Pillow enlarges them, and what only a model could do is refused."""
+    api = service.api
+    image = Image.linear_gradient("L").resize((48, 32)).convert("RGB")
+    assert {"None", "Lanczos", "Nearest"} == {each["name"] for each in api.get_upscalers()}
+    for name, resample in (("Lanczos", Image.Resampling.LANCZOS), ("Nearest", Image.Resampling.NEAREST)):
+        result = api.extra_single_image(image, upscaler_1=name, upscaling_resize=2)
+        assert result.image.size == (96, 64) and name in service.draw({"image": base64_file(image, "PNG"), "upscaler_1": name},
+                                                                     "/sdapi/v1/extra-single-image")["html_info"]
+        assert difference(result.image, image.resize((96, 64), resample)) < 0.1, name
+    fitted = api.extra_single_image(image, upscaler_1="Lanczos", resize_mode=1, upscaling_resize_w=64, upscaling_resize_h=64, upscaling_crop=True)
+    covered = image.resize((96, 64), Image.Resampling.LANCZOS).crop((16, 0, 80, 64))
+    assert fitted.image.size == (64, 64) and difference(fitted.image, covered) < 0.1
+    assert api.extra_single_image(image).image.tobytes() == image.tobytes(), "no upscaler is named: as it was"
+    both = api.extra_batch_images([image, image.rotate(180)], upscaler_1="Lanczos", upscaling_resize=1.5)
+    assert [each.size for each in both.images] == [(72, 48)] * 2
+    drawn = service.draw({"prompt": "a red apple", **QUICK})
+    larger = service.draw({"image": drawn["images"][0], "upscaler_1": "Lanczos"}, "/sdapi/v1/extra-single-image")
+    assert picture(larger["image"]).text["parameters"] == json.loads(drawn["info"])["infotexts"][0], "it keeps its parameters"
+    expect_error(lambda: api.extra_single_image(image, upscaler_1="R-ESRGAN 4x+"), 422, "no such upscaler")
+    expect_error(lambda: api.extra_single_image(image, gfpgan_visibility=1), 422, "gfpgan_visibility")
+    expect_error(lambda: api.extra_single_image(Image.new("RGB", (1024, 1024)), upscaler_1="Lanczos", upscaling_resize=8), 422, "8192 x 8192")
+    expect_error(lambda: api.extra_batch_images([Image.new("RGB", (1024, 1024))] * 5, upscaler_1="Lanczos"), 422, "in all")
+    for text in ("!!!", base64.b64encode(b"hello").decode(), base64_file(image, "PNG")[:64]):
+        reply = service.post("/sdapi/v1/extra-single-image", {"image": text, "upscaler_1": "Lanczos"})
+        assert reply.status_code == 422 and reply.json()["detail"][0]["loc"][-1] == "image", reply.text
+    expect_error(lambda: api.interrogate(image), 501, "describes pictures")
 
 
 # --- Other clients' requests ---
@@ -447,6 +522,7 @@ def main():
     arguments = parser.parse_args()
     service = Service(arguments.url, arguments.key, arguments.user)
     checks = {name[len("check_"):]: check for name, check in globals().items() if name.startswith("check_")}
+    wait_until("the model's hash, after which its title stays", lambda: service.get("/sdapi/v1/sd-models").json()[0]["sha256"])
     for name in arguments.checks or checks:
         started = time.monotonic()
         checks[name](service)

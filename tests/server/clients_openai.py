@@ -303,6 +303,10 @@ def check_edits(service):
     image.save(jpeg, "JPEG", quality=95)
     other = edit(image=("a.jpg", jpeg.getvalue(), "image/jpeg"), size="64x128", output_format="jpeg", **common)
     assert other.size == "64x128" and picture(other.data[0].b64_json).size == (64, 128)
+    webp = io.BytesIO()
+    image.save(webp, "WEBP", lossless=True)
+    same = edit(image=("a.webp", webp.getvalue(), "image/webp"), **common)
+    assert same.data[0].b64_json == plain.data[0].b64_json, "the same pixels in another file"
     extra = {**SLOW, "strength": 0.9}
     stream = edit(image=("a.png", png(image), "image/png"), prompt="a", stream=True, partial_images=1, extra_body=extra)
     take_stream(stream, "image_edit", 1)

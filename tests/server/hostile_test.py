@@ -319,6 +319,10 @@ def png(width=64, height=64, depth=8, colour=2, interlace=0, rows=None, before=b
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + before + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def webp(payload):
+    return b"RIFF" + struct.pack("<I", 12 + len(payload)) + b"WEBPVP8L" + struct.pack("<I", len(payload)) + payload
+
+
 def pictures(server):
     good = png()
     bomb = zlib.compress(b"\0" * (128 << 20))
@@ -327,11 +331,13 @@ def pictures(server):
         "nothing": b"", "a byte": b"\x89", "text": b"hello", "the signature alone": good[:8], "100,000 x 100,000": png(100_000, 100_000, rows=b"\0"),
         "2^31 x 2^31": png(2**31, 2**31, rows=b""), "0 x 0": png(0, 0, rows=b""), "65,535 x 1": png(65_535, 1, rows=b"\0"), "a wrong CRC": good[:29] + bytes([good[29] ^ 1]) + good[30:],
         "colour type 5": png(colour=5), "depth 3": png(depth=3),
-        "a 12-bit JPEG": jpeg.replace(b"\x11\x08", b"\x11\x0c"), "GIF": b"GIF89a" + bytes(58), "TGA": bytes([0, 0, 2]) + bytes(15), "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "WebP": b"RIFF\x1a\0\0\0WEBPVP8 ",
+        "a 12-bit JPEG": jpeg.replace(b"\x11\x08", b"\x11\x0c"), "GIF": b"GIF89a" + bytes(58), "TGA": bytes([0, 0, 2]) + bytes(15), "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a WebP that ends": b"RIFF\x1a\0\0\0WEBPVP8 ",
+        "a WebP of 16,384 x 16,384": webp(b"\x2f\xff\xff\xff\x0f" + bytes(40)), "another VP8L": webp(b"\x2f\xff\xff\xff\xff" + bytes(40)),
     }
     worse = {  # seen by the worker, when it decodes
         "half": good[:len(good) // 2], "no end": good[:-12], "few rows": png(64, 64, rows=b"\0" * 10), "a bomb of rows": good[:33] + chunk(b"IDAT", bomb) + good[-12:],
         "a chunk of 2^31": good[:33] + struct.pack(">I", 2**31) + b"IDAT" + good[41:], "a JPEG that ends": jpeg, "a progressive JPEG": jpeg.replace(b"\xff\xc0", b"\xff\xc2"),
+        "a WebP of noise": webp(b"\x2f\x3f\x00\x0f\x00" + bytes(range(1, 255))),
     }
     odd = {  # may be taken or refused, in good order
         "a polyglot": good + b"<script>alert(1)</script>PK\x03\x04", "a zTXt bomb": png(before=chunk(b"zTXt", b"a\0\0" + bomb)), "an iCCP bomb": png(before=chunk(b"iCCP", b"a\0\0" + bomb)),

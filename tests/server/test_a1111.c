@@ -7,12 +7,16 @@
 #include <string.h>
 
 #include "job/job_infotext.h"
+#include "server/a1111_fields.h"
 #include "server/a1111_infotext.h"
+#include "server/a1111_lists.h"
 #include "server/a1111_options.h"
 #include "server/a1111_progress.h"
 #include "server/a1111_request.h"
 #include "server/a1111_response.h"
 #include "server/a1111_samplers.h"
+#include "server/a1111_schemas.h"
+#include "server/a1111_upscale.h"
 
 /* A store of one setting. */
 static char *setting;
@@ -45,6 +49,7 @@ bool hub_with_store(struct hub *hub,
 }
 
 static const struct worker_facts facts = {.model = "sd3.5_medium",
+                                          .model_file = "sd3.5_medium.safetensors",
                                           .model_hash = "0123456789abcdef",
                                           .weight_types = "f8_e4m3",
                                           .side_max = 2048,
@@ -181,6 +186,60 @@ static void what_the_body_leaves_out_comes_from_its_infotext(void **state)
     a1111_request_finish(&request);
 }
 
+/* --- Upscaling --- */
+
+/* "200x100, 100x100" for a picture of 50 x 25, or what is wrong. */
+static void expect_plan(const char *text, const char *wanted)
+{
+    json_t *body = json_loads(text, 0, NULL);
+    struct a1111_problem problem = {0};
+    struct upscale_message message = {0};
+    struct a1111_upscale upscale;
+    char got[512];
+
+    assert_non_null(body);
+    if (a1111_upscale_read(&upscale, body, false, &problem) &&
+        a1111_upscale_plan(&message, &upscale, 50, 25, &problem))
+        snprintf(got, sizeof got, "%dx%d, %dx%d%s", (int)message.width, (int)message.height,
+                 (int)message.crop_width, (int)message.crop_height,
+                 message.by_nearest ? ", nearest" : "");
+    else
+        snprintf(got, sizeof got, "%d %s: %s", problem.status, problem.field, problem.message);
+    if (strncmp(got, wanted, strlen(wanted)) != 0)
+        fail_msg("%s gives '%s', not '%s'", text, got, wanted);
+    json_decref(body);
+}
+
+static void extras_are_planned_as_they_say(void **state)
+{
+    (void)state;
+    expect_plan("{}", "50x25, 50x25");
+    expect_plan("{\"upscaler_1\": \"None\", \"upscaling_resize\": 4}", "50x25, 50x25");
+    expect_plan("{\"upscaler_1\": \"Lanczos\"}", "100x50, 100x50");
+    expect_plan("{\"upscaler_1\": \"nearest\", \"upscaling_resize\": \"1.5\"}",
+                "75x38, 75x38, nearest");
+    expect_plan("{\"upscaler_1\": \"Lanczos\", \"resize_mode\": 1, \"upscaling_resize_w\": 100, "
+                "\"upscaling_resize_h\": 100}",
+                "200x100, 100x100");
+    expect_plan("{\"upscaler_1\": \"Lanczos\", \"resize_mode\": 1, \"upscaling_resize_w\": 100, "
+                "\"upscaling_resize_h\": 100, \"upscaling_crop\": false}",
+                "200x100, 200x100");
+    expect_plan("{\"upscaler_1\": \"Lanczos\", \"resize_mode\": 1, \"upscaling_resize_w\": 3, "
+                "\"upscaling_resize_h\": 1}",
+                "3x2, 3x1");
+    expect_plan("{\"upscaler_1\": \"R-ESRGAN 4x+\"}", "422 upscaler_1: there is no such upscaler");
+    expect_plan("{\"upscaler_2\": \"Lanczos\", \"extras_upscaler_2_visibility\": 0.5}",
+                "422 upscaler_2: ");
+    expect_plan("{\"upscaler_2\": \"Lanczos\", \"extras_upscaler_2_visibility\": 0}",
+                "50x25, 50x25");
+    expect_plan("{\"gfpgan_visibility\": 1}", "422 gfpgan_visibility: ");
+    expect_plan("{\"upscaling_resize\": 9}", "422 upscaling_resize: must be from 1 to 8");
+    expect_plan("{\"resize_mode\": 2}", "422 resize_mode: ");
+    expect_plan("{\"upscaler_1\": \"Lanczos\", \"resize_mode\": 1, \"upscaling_resize_w\": 512, "
+                "\"upscaling_resize_h\": 4096}",
+                "422 upscaling_resize_w: the picture would have 8192 x 4096");
+}
+
 /* --- info --- */
 
 static json_t *info_of(const struct job_spec *spec, int count)
@@ -200,6 +259,115 @@ static json_t *info_of(const struct job_spec *spec, int count)
     assert_non_null(info);
     json_decref(text);
     return info;
+}
+
+/* --- Schemas --- */
+
+static bool has_type(const json_t *value, const char *type)
+{
+    return strcmp(type, "null") == 0      ? json_is_null(value)
+           : strcmp(type, "string") == 0  ? json_is_string(value)
+           : strcmp(type, "integer") == 0 ? json_is_integer(value)
+           : strcmp(type, "number") == 0  ? json_is_number(value)
+           : strcmp(type, "boolean") == 0 ? json_is_boolean(value)
+           : strcmp(type, "array") == 0   ? json_is_array(value)
+                                          : json_is_object(value);
+}
+
+/* What the schemas of answers consist of. Members that a schema does not know fail, too. */
+static void expect_fits(const json_t *value, const json_t *schema, const char *what)
+{
+    json_t *types = json_object_get(schema, "type"), *member, *type;
+    json_t *properties = json_object_get(schema, "properties");
+    bool fits = json_is_string(types) && has_type(value, json_string_value(types));
+    const char *name;
+    size_t i;
+
+    json_array_foreach(types, i, type) fits |= has_type(value, json_string_value(type));
+    if (!fits)
+        fail_msg("%s is of another type", what);
+    json_array_foreach(json_object_get(schema, "required"), i,
+                       member) if (!json_object_get(value, json_string_value(member)))
+        fail_msg("%s has no %s", what, json_string_value(member));
+    if (properties)
+        json_object_foreach((json_t *)(uintptr_t)value, name, member)
+        {
+            if (!json_object_get(properties, name))
+                fail_msg("%s has an unknown %s", what, name);
+            expect_fits(member, json_object_get(properties, name), name);
+        }
+    if (json_object_get(schema, "items"))
+        json_array_foreach(value, i, member)
+            expect_fits(member, json_object_get(schema, "items"), what);
+}
+
+/* Takes both. */
+static void expect_answer(json_t *answer, json_t *schema, const char *what)
+{
+    assert_non_null(answer);
+    assert_non_null(schema);
+    expect_fits(answer, schema, what);
+    json_decref(answer);
+    json_decref(schema);
+}
+
+static json_t *info_of(const struct job_spec *spec, int count);
+
+static void answers_are_as_their_schemas_say(void **state)
+{
+    static const struct {
+        const char *name;
+        json_t *(*schema)(void *context);
+    } lists[] = {
+        {"cmd-flags", a1111_flags_schema},
+        {"embeddings", a1111_embeddings_schema},
+        {"latent-upscale-modes", a1111_names_schema},
+        {"loras", a1111_list_schema},
+        {"memory", a1111_memory_schema},
+        {"samplers", a1111_samplers_schema},
+        {"schedulers", a1111_schedulers_schema},
+        {"scripts", a1111_scripts_schema},
+        {"sd-models", a1111_models_schema},
+        {"upscalers", a1111_upscalers_schema},
+    };
+    const struct hub_state hub = {.has_facts = true, .facts = facts};
+    const struct a1111_progress progress = {.now_ms = 1};
+    char prompt[] = "a cat";
+    const struct job_spec spec = {.prompt = prompt, .width = 512, .height = 512, .steps = 20};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(lists); i++)
+        expect_answer(a1111_list(lists[i].name, &hub), lists[i].schema(NULL), lists[i].name);
+    expect_answer(a1111_progress_json(&progress, NULL), a1111_progress_schema(NULL), "progress");
+    expect_answer(a1111_task_json(&progress, false, NULL, -1), a1111_task_schema(NULL), "task");
+    expect_answer(info_of(&spec, 1), a1111_info_schema(NULL), "info");
+}
+
+static void bodies_have_the_defaults_and_ranges_that_are_read(void **state)
+{
+    const struct job_limits limits = {.steps_max = 60, .count_max = 4};
+    json_t *schema = a1111_body_schema(A1111_TXT2IMG, &facts, &limits);
+    json_t *properties = json_object_get(schema, "properties");
+    struct a1111_request request = read_good("{\"prompt\": \"a\"}", false);
+
+    (void)state;
+    assert_true(json_is_true(json_object_get(schema, "additionalProperties")));
+    assert_int_equal(integer_of(json_object_get(properties, "steps"), "maximum"), 60);
+    assert_int_equal(integer_of(json_object_get(properties, "batch_size"), "maximum"), 4);
+    assert_int_equal(integer_of(json_object_get(properties, "width"), "maximum"), 2048);
+    assert_int_equal(integer_of(json_object_get(properties, "width"), "default"),
+                     integer_of(request.spec, "width"));
+    assert_int_equal(integer_of(json_object_get(properties, "steps"), "default"),
+                     integer_of(request.spec, "steps"));
+    assert_null(json_object_get(properties, "init_images"));
+    json_decref(schema);
+    a1111_request_finish(&request);
+    schema = a1111_body_schema(A1111_IMG2IMG, NULL, NULL);
+    properties = json_object_get(schema, "properties");
+    assert_non_null(json_object_get(properties, "init_images"));
+    assert_non_null(json_object_get(properties, "prompt"));
+    assert_null(json_object_get(properties, "id_task"));
+    json_decref(schema);
 }
 
 static void info_has_every_key(void **state)
@@ -399,12 +567,33 @@ static void options_outlive_the_server(void **state)
     assert_true(a1111_options_create(&options, NULL, NULL));
     all = a1111_options_json(options, &facts);
     assert_string_equal(text_of(all, "samples_format"), "jpg");
-    assert_string_equal(text_of(all, "sd_model_checkpoint"), "sd3.5_medium [0123456789]");
+    assert_string_equal(text_of(all, "sd_model_checkpoint"),
+                        "sd3.5_medium.safetensors [0123456789]");
     json_decref(all);
     json_decref(changes);
     a1111_options_destroy(options);
     free(setting);
     setting = NULL;
+}
+
+static void a_model_without_a_known_hash_has_none_in_its_title(void **state)
+{
+    struct hub_state hub = {.has_facts = true, .facts = facts};
+    json_t *models = a1111_list("sd-models", &hub), *model = json_array_get(models, 0);
+
+    (void)state;
+    assert_string_equal(text_of(model, "title"), "sd3.5_medium.safetensors [0123456789]");
+    assert_string_equal(text_of(model, "model_name"), "sd3.5_medium");
+    assert_string_equal(text_of(model, "hash"), "0123456789");
+    assert_string_equal(text_of(model, "sha256"), "0123456789abcdef");
+    json_decref(models);
+    hub.facts.model_hash[0] = '\0';
+    models = a1111_list("sd-models", &hub);
+    model = json_array_get(models, 0);
+    assert_string_equal(text_of(model, "title"), "sd3.5_medium.safetensors");
+    assert_true(json_is_null(json_object_get(model, "hash")));
+    assert_true(json_is_null(json_object_get(model, "sha256")));
+    json_decref(models);
 }
 
 static void samplers_are_told_apart(void **state)
@@ -426,12 +615,16 @@ int main(void)
         cmocka_unit_test(wrong_requests_get_their_words),
         cmocka_unit_test(image_to_image_passes_its_pictures_and_does_not_echo_them),
         cmocka_unit_test(what_the_body_leaves_out_comes_from_its_infotext),
+        cmocka_unit_test(extras_are_planned_as_they_say),
+        cmocka_unit_test(answers_are_as_their_schemas_say),
+        cmocka_unit_test(bodies_have_the_defaults_and_ranges_that_are_read),
         cmocka_unit_test(info_has_every_key),
         cmocka_unit_test(infotexts_are_read_back_by_their_expression_and_by_ours),
         cmocka_unit_test(a_last_line_with_two_pairs_belongs_to_the_prompt),
         cmocka_unit_test(progress_is_nothing_only_when_idle),
         cmocka_unit_test(echoed_options_keep_what_is_known_and_right),
         cmocka_unit_test(options_outlive_the_server),
+        cmocka_unit_test(a_model_without_a_known_hash_has_none_in_its_title),
         cmocka_unit_test(samplers_are_told_apart),
     };
 

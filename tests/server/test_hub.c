@@ -492,6 +492,36 @@ static void jobs_are_cancelled_in_every_state(void **state)
     job_view_finish(&view);
 }
 
+static void a_skipped_picture_ends_no_job_but_its_last_does(void **state)
+{
+    struct scene *scene = *state;
+    struct id running, queued;
+    struct job_view view;
+    uint64_t ticket;
+
+    bring_worker(scene);
+    running = add_job(scene, (struct wish){0});
+    ticket = take(scene);
+    hub_skip(scene->hub, running.text, "ben");
+    hub_skip(scene->hub, running.text, "anna");
+    assert_int_equal(fake_worker_expect(&scene->worker, MESSAGE_SKIP), ticket);
+    view = peek(scene, running.text);
+    assert_int_equal(view.state, JOB_RUNNING);
+    job_view_finish(&view);
+    fake_worker_failed(&scene->worker, ticket, JOB_FAILURE_CANCELLED); /* that was all of it */
+    hear(&scene->ears, EVENT_JOB_CANCELLED);
+    view = peek(scene, running.text);
+    assert_int_equal(view.state, JOB_CANCELLED);
+    assert_string_equal(view.error_code, "");
+    job_view_finish(&view);
+    fake_worker_die(&scene->worker);
+    queued = add_job(scene, (struct wish){0});
+    hub_skip(scene->hub, queued.text, "anna");
+    view = peek(scene, queued.text);
+    assert_int_equal(view.state, JOB_QUEUED);
+    job_view_finish(&view);
+}
+
 static void all_jobs_of_an_owner_are_cancelled(void **state)
 {
     struct scene *scene = *state;
@@ -886,6 +916,7 @@ int main(void)
         HUB_TEST(jobs_a_minute_are_counted),
         HUB_TEST(a_full_disk_takes_nothing),
         HUB_TEST(jobs_are_cancelled_in_every_state),
+        HUB_TEST(a_skipped_picture_ends_no_job_but_its_last_does),
         HUB_TEST(all_jobs_of_an_owner_are_cancelled),
         HUB_TEST(a_deadline_ends_jobs_that_wait_or_run),
         HUB_TEST(a_job_that_kills_workers_fails_and_others_go_on),

@@ -304,9 +304,10 @@ static void pictures_come_in_base64(void **state)
     static const char *const prefixes[] = {"", "data:image/png;base64,", "data:image/x;y;base64,"};
 
     (void)state;
-    for (size_t i = 0; i < COUNT_OF(prefixes); i++) {
+    for (size_t i = 0; i < COUNT_OF(prefixes) * IMAGE_FORMAT_COUNT; i++) {
         struct job_image file;
-        json_t *object = with_picture("init_image", prefixes[i], 20, 10, IMAGE_PNG, &file);
+        json_t *object = with_picture("init_image", prefixes[i % COUNT_OF(prefixes)], 20, 10,
+                                      (enum image_format)(i / COUNT_OF(prefixes)), &file);
         struct job_problem problem;
         struct job_spec spec;
 
@@ -341,8 +342,8 @@ static void pictures_are_checked_before_they_are_decoded(void **state)
     (void)state;
     refuse_picture(with_picture("init_image", "", JOB_IMAGE_SIDE_MAX + 1, 1, IMAGE_PNG, &file),
                    &file, JOB_PROBLEM_TOO_LARGE, "init_image");
-    refuse_picture(with_picture("init_image", "", 8, 8, IMAGE_WEBP, &file), &file,
-                   JOB_PROBLEM_VALUE, "init_image");
+    refuse_picture(json_pack("{s:s, s:s}", "prompt", "x", "init_image", "R0lGODlhAQABAAAAADs="),
+                   &none, JOB_PROBLEM_VALUE, "init_image"); /* a GIF */
     refuse_picture(with_picture("mask", "", 8, 8, IMAGE_PNG, &file), &file, JOB_PROBLEM_VALUE,
                    "mask");
     refuse_picture(with_picture("init_image", "!", 8, 8, IMAGE_PNG, &file), &file,

@@ -413,6 +413,36 @@ static void the_oracle_sees_each_damage(void **state)
     assert_int_equal(fixture_defects(folder, false), 2);
 }
 
+/* Of two that were asked for. */
+static const char *folder_with_one_picture(const char *result)
+{
+    const char *folder = fixture_folder();
+    struct store *store = fixture_open(folder);
+    struct error err = {0};
+    struct store_new_job job;
+    char id[STORE_ID_BYTES], answer[STORE_ID_BYTES];
+    enum store_accept how;
+    bool kept;
+
+    fixture_id(id, 1);
+    job = fixture_job(id, "A fox");
+    job.parameters = "{\"count\":2}";
+    fixture_good(store_accept(store, &job, &how, answer, &err), &err);
+    fixture_add(store, 1, fixture_claim(store, 1), 1);
+    fixture_good(store_finish(store, id, 1, result, 3000, &kept, &err), &err);
+    store_close(store);
+    return folder;
+}
+
+static void fewer_pictures_than_were_asked_for_must_be_said_to_be_skipped(void **state)
+{
+    (void)state;
+    assert_int_equal(fixture_defects(folder_with_one_picture(NULL), false), 1);
+    assert_int_equal(fixture_defects(folder_with_one_picture("{\"pictures_skipped\":0}"), false),
+                     1);
+    assert_int_equal(fixture_defects(folder_with_one_picture("{\"pictures_skipped\":1}"), true), 0);
+}
+
 static void a_sync_that_fails_ends_all_writing(void **state)
 {
     int failed = 0;
@@ -557,6 +587,7 @@ int main(void)
         cmocka_unit_test(a_state_folder_that_is_a_link_is_refused),
         cmocka_unit_test(only_what_is_ours_is_swept),
         cmocka_unit_test(the_oracle_sees_each_damage),
+        cmocka_unit_test(fewer_pictures_than_were_asked_for_must_be_said_to_be_skipped),
         cmocka_unit_test(a_sync_that_fails_ends_all_writing),
         cmocka_unit_test(a_full_disk_is_said_and_outlived),
         cmocka_unit_test(a_limit_on_files_is_a_full_disk),

@@ -22,6 +22,7 @@ static const struct job_message job = {
     .ticket = 0x0123456789abcdef,
     .is_watched = true,
     .attempt = 2,
+    .model_hash = "0123456789",
     .spec =
         {
             .prompt = (char *)"a \xf0\x9f\x8d\x8e",
@@ -50,14 +51,18 @@ static const struct job_message job = {
 };
 static const struct loading_message loading = {"loading weights", 0.5};
 static const struct worker_facts facts = {
-    "m", "v", "d", "f16", "0123456789abcdef", 64, 24, 2, true, false, true, 64, 64, 4, 77, 1, 3,
+    "m", "v", "d", "f16", "m.safetensors", "0123456789abcdef", 64, 24, 2, true, false, true, 64, 64,
+    4,   77,  1,   3,
 };
 static const struct progress_message progress = {7, JOB_PHASE_DECODE, 3, 9, 1, 0.25, 2};
 static const struct preview_message preview = {7, 1, 3, 64, 128};
 static const struct picture_message picture = {7, 2, 12, 64, 128, 1000, 10, IMAGE_JPEG};
-static const struct done_message done = {7, 1, 2, 3, 6, 4, 5, true, false};
+static const struct done_message done = {7, 1, 2, 3, 6, 4, 5, true, false, 2};
 static const struct failed_message failed = {7, JOB_FAILURE_NUMERIC, "no number"};
 static const struct estimated_message estimated = {7, false, 2000, 1000, 1.5, "too large"};
+static const struct upscale_message upscale = {
+    7, 200, 100, 100, 100, true, {(unsigned char *)"file", 4}};
+static const struct upscaled_message upscaled = {7, 1000, ""};
 static const struct device_message device = {1, 3, 2, -1, -1, -1, 2};
 
 #define MESSAGE(name, type)                                                                        \
@@ -83,6 +88,7 @@ MESSAGE(picture, picture_message)
 MESSAGE(done, done_message)
 MESSAGE(failed, failed_message)
 MESSAGE(estimated, estimated_message)
+MESSAGE(upscaled, upscaled_message)
 MESSAGE(device, device_message)
 
 static void write_job(struct record_writer *writer)
@@ -103,6 +109,24 @@ static bool read_job(struct record_reader reader, struct record_writer *again)
     return true;
 }
 
+static void write_upscale(struct record_writer *writer)
+{
+    upscale_message_write(writer, &upscale);
+}
+
+static bool read_upscale(struct record_reader reader, struct record_writer *again)
+{
+    struct upscale_message message;
+
+    if (!upscale_message_read(&message, reader)) {
+        assert_null(message.file.bytes);
+        return false;
+    }
+    upscale_message_write(again, &message);
+    free(message.file.bytes);
+    return true;
+}
+
 static const struct {
     const char *name;
     void (*write)(struct record_writer *writer);
@@ -118,6 +142,8 @@ static const struct {
     {"failed", write_failed, read_failed},
     {"estimated", write_estimated, read_estimated},
     {"device", write_device, read_device},
+    {"upscale", write_upscale, read_upscale},
+    {"upscaled", write_upscaled, read_upscaled},
 };
 
 /* From a copy of exactly this size, so that sanitizers see a read past its end. */

@@ -26,6 +26,7 @@
 #define SIDE 64
 #define PATIENCE_MS 120000 /* nothing here takes as long, under sanitizers either */
 #define JOBS_MAX 4
+#define HASH "0123456789abcdef"
 
 static const char *model;
 
@@ -123,6 +124,9 @@ struct front {
     int loading_count, device_count, ended;
     struct estimated_message estimated;
     bool has_estimated;
+    struct upscaled_message upscaled;
+    unsigned char *upscaled_bytes; /* NULL: none */
+    int upscaled_count;
     struct outcome outcome[JOBS_MAX];
 };
 
@@ -184,7 +188,7 @@ static void send_record(struct front *front, enum message_type type, struct reco
 static void send_job(struct front *front, uint64_t ticket, const struct job_spec *spec,
                      bool is_watched)
 {
-    const struct job_message message = {ticket, is_watched, 1, *spec};
+    const struct job_message message = {ticket, is_watched, 1, *spec, HASH};
     struct record_writer record = {0};
 
     job_message_write(&record, &message);
@@ -275,7 +279,8 @@ static void take_end(struct front *front, uint32_t type, struct record_reader re
         assert_true(done_message_read(&done, reader));
         outcome = outcome_of(front, done.ticket);
         outcome->done = done;
-        assert_int_equal(outcome->phase, JOB_PHASE_SAVE);
+        if (done.pictures_skipped == 0) /* else that may have been the last thing */
+            assert_int_equal(outcome->phase, JOB_PHASE_SAVE);
         outcome->is_done = true;
     } else {
         assert_true(failed_message_read(&failed, reader));
@@ -317,6 +322,12 @@ static void take(struct front *front, uint32_t type, struct record_reader reader
     case MESSAGE_ESTIMATED:
         assert_true(estimated_message_read(&front->estimated, reader));
         front->has_estimated = true;
+        break;
+    case MESSAGE_UPSCALED:
+        assert_true(upscaled_message_read(&front->upscaled, reader));
+        front->upscaled_count++;
+        if (front->upscaled.file_bytes > 0)
+            front->upscaled_bytes = read_shared(fd, (size_t)front->upscaled.file_bytes);
         break;
     case MESSAGE_DEVICE:
         assert_true(device_message_read(&device, reader));
@@ -567,6 +578,63 @@ static void cancelled_jobs_leave(void **state)
     assert_int_equal(end_of(front), 0);
 }
 
+static void skipped_pictures_are_left_out_and_the_others_go_on(void **state)
+{
+    struct front *front = start_worker(2);
+    struct job_spec three = spec_of("a red apple", 1000, 1), single = spec_of("a pear", 1000, 2);
+    struct job_spec shorter = spec_of("a bird", 30, 3);
+    int left = 0;
+
+    (void)state;
+    three.count = 3;
+    send_job(front, 0, &three, false);
+    while (front->outcome[0].steps_seen == 0)
+        assert_true(listen_once(front));
+    for (int i = 0; i < 3; i++) /* two that are drawn, and one that waits for a place */
+        send_ticket(front, MESSAGE_SKIP, 0);
+    send_ticket(front, MESSAGE_SKIP, 3); /* nobody's */
+    listen_until_ended(front, 1);
+    expect_cancelled(&front->outcome[0]);
+    send_job(front, 1, &single, false);
+    send_ticket(front, MESSAGE_SKIP, 1);
+    listen_until_ended(front, 2);
+    expect_cancelled(&front->outcome[1]);
+    shorter.count = 3;
+    send_job(front, 2, &shorter, false);
+    send_ticket(front, MESSAGE_SKIP, 2);
+    listen_until_ended(front, 3);
+    assert_true(front->outcome[2].is_done);
+    assert_int_equal(front->outcome[2].done.pictures_skipped, 1);
+    assert_int_equal(front->outcome[2].picture_count, 2);
+    for (int i = 0; i < 3; i++)
+        if (front->outcome[2].bytes[i])
+            expect_as_alone(&front->outcome[2], &shorter, i, NULL, NULL);
+        else
+            left++;
+    assert_int_equal(left, 1);
+    assert_int_equal(end_of(front), 0);
+}
+
+static void skipping_stops_a_picture_that_is_drawn_alone(void **state)
+{
+    struct job_spec spec = spec_of("a red apple", 1000, 1);
+    struct front *front;
+
+    (void)state;
+    spec.count = 2;
+    fault.step = 2;
+    fault.code = ERROR_NO_MEMORY;
+    front = start_worker(2);
+    send_job(front, 0, &spec, false);
+    while (front->outcome[0].steps_seen == 0)
+        assert_true(listen_once(front));
+    send_ticket(front, MESSAGE_SKIP, 0);
+    send_ticket(front, MESSAGE_SKIP, 0);
+    listen_until_ended(front, 1);
+    expect_cancelled(&front->outcome[0]);
+    assert_int_equal(end_of(front), 0);
+}
+
 static void estimate(struct front *front, const struct job_spec *spec)
 {
     struct record_writer record = {0};
@@ -723,17 +791,20 @@ static void expect_infotexts(const struct front *front, const struct job_spec *s
                              const struct outcome *outcome)
 {
     const uint64_t seeds[] = {spec->seed, spec->seed + 1};
+    struct worker_facts facts = front->facts; /* the hash is the front's to know */
     const struct a1111_answer answer = {.spec = spec,
                                         .has_init_image = spec->init_image.bytes != NULL,
-                                        .facts = &front->facts,
+                                        .facts = &facts,
                                         .seeds = seeds,
                                         .picture_count = 2,
                                         .batch_size = 2,
                                         .ignored = "",
                                         .version = PROGRAM_NAME_AND_VERSION};
-    json_t *text = a1111_info(&answer);
-    json_t *info = json_loads(json_string_value(text), 0, NULL);
+    json_t *text, *info;
 
+    memcpy(facts.model_hash, HASH, sizeof HASH);
+    text = a1111_info(&answer);
+    info = json_loads(json_string_value(text), 0, NULL);
     assert_non_null(info);
     for (size_t i = 0; i < COUNT_OF(seeds); i++) {
         const json_t *told = json_array_get(json_object_get(info, "infotexts"), i);
@@ -881,6 +952,59 @@ static void what_memory_fails_is_drawn_alone(void **state)
     assert_int_equal(end_of(front), 0);
 }
 
+/* Sends, and waits for the answer. */
+static void upscale(struct front *front, const struct upscale_message *message)
+{
+    int before = front->upscaled_count;
+    struct record_writer record = {0};
+
+    upscale_message_write(&record, message);
+    send_record(front, MESSAGE_UPSCALE, &record);
+    while (front->upscaled_count == before)
+        assert_true(listen_once(front));
+    assert_int_equal(front->upscaled.ticket, message->ticket);
+}
+
+static void pictures_are_enlarged_with_their_texts(void **state)
+{
+    struct front *front = start_worker(1);
+    struct image image = test_soft_picture(40, 30), larger, wanted, back;
+    const struct image_metadata texts = {.infotext = "a\nSteps: 1, Seed: 2, Size: 40x30"};
+    struct upscale_message message = {7, 80, 60, 60, 60, false, {0}};
+    char *infotext, *json;
+    struct error err;
+
+    (void)state;
+    assert_true(
+        image_encode(&message.file.bytes, &message.file.size, &image, IMAGE_PNG, 90, &texts, &err));
+    upscale(front, &message);
+    assert_non_null(front->upscaled_bytes);
+    assert_true(image_decode(&back, front->upscaled_bytes, (size_t)front->upscaled.file_bytes,
+                             &IMAGE_LIMITS_DEFAULT, "answer", &err));
+    assert_true(image_resize(&larger, &image, 80, 60, &err));
+    assert_true(image_crop(&wanted, &larger, 60, 60, &err));
+    assert_int_equal(back.width, 60);
+    assert_int_equal(back.height, 60);
+    assert_memory_equal(back.pixels, wanted.pixels, 60 * 60 * 3);
+    assert_true(image_metadata_read(&infotext, &json, front->upscaled_bytes,
+                                    (size_t)front->upscaled.file_bytes, &err));
+    assert_string_equal(infotext, texts.infotext);
+    free(infotext);
+    free(json);
+    free(front->upscaled_bytes);
+    front->upscaled_bytes = NULL;
+    message.file.size -= 20;
+    upscale(front, &message);
+    assert_null(front->upscaled_bytes);
+    assert_non_null(strstr(front->upscaled.message, "image"));
+    free(message.file.bytes);
+    image_finish(&image);
+    image_finish(&larger);
+    image_finish(&wanted);
+    image_finish(&back);
+    assert_int_equal(end_of(front), 0);
+}
+
 /* The first picture of the second job; the first job and the job's other picture are fine. */
 static void what_is_no_number_is_drawn_again(void **state)
 {
@@ -954,6 +1078,9 @@ int main(void)
         cmocka_unit_test(pictures_join_as_places_get_free),
         cmocka_unit_test(another_shape_is_not_overtaken),
         cmocka_unit_test(cancelled_jobs_leave),
+        cmocka_unit_test(skipped_pictures_are_left_out_and_the_others_go_on),
+        cmocka_unit_test(pictures_are_enlarged_with_their_texts),
+        cmocka_unit_test_setup(skipping_stops_a_picture_that_is_drawn_alone, clear_fault),
         cmocka_unit_test(estimates_draw_nothing),
         cmocka_unit_test(pictures_of_requests_are_decoded_here),
         cmocka_unit_test(masks_say_what_is_repainted),

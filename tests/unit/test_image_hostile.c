@@ -651,7 +651,8 @@ static void other_files_are_refused_by_their_name(void **state)
     } cases[] = {
         {"", 0, "empty"},
         {"GIF89a\1\0\1\0", 10, "GIF"},
-        {"RIFF\x10\0\0\0WEBPVP8 ", 16, "WebP"},
+        {"RIFF\x10\0\0\0WEBPVP8 ", 16, "cut off"},
+        {"RIFF\x10\0\0\0WAVEfmt ", 16, "neither a PNG, a JPEG nor a WebP"},
         {"BM\0\0\0\0", 6, "BMP"},
         {"II*\0\x08\0\0\0", 8, "TIFF"},
         {"\0\0\0\x20"
@@ -665,10 +666,10 @@ static void other_files_are_refused_by_their_name(void **state)
         {"<!DOCTYPE html>", 15, "web page"},
         {"<svg xmlns", 10, "SVG"},
         {"%PDF-1.7", 8, "PDF"},
-        {"plain text", 10, "neither a PNG nor a JPEG"},
-        {"\x89PNG\r\n\x1a", 7, "neither a PNG nor a JPEG"},
-        {"\xff\xd8", 2, "neither a PNG nor a JPEG"},
-        {"G", 1, "neither a PNG nor a JPEG"},
+        {"plain text", 10, "neither a PNG, a JPEG nor a WebP"},
+        {"\x89PNG\r\n\x1a", 7, "neither a PNG, a JPEG nor a WebP"},
+        {"\xff\xd8", 2, "neither a PNG, a JPEG nor a WebP"},
+        {"G", 1, "neither a PNG, a JPEG nor a WebP"},
     };
 
     (void)state;

@@ -176,6 +176,7 @@ static struct infotext everything(void)
                              .seed = UINT64_MAX,
                              .width = 1024,
                              .height = 768,
+                             .model_hash = "0123456789",
                              .model = "sd3.5_medium",
                              .fp8_weight = "fp8_e4m3fn",
                              .denoising_strength = 0.75,
@@ -205,10 +206,56 @@ static void all_keys_are_written_in_their_order(void **state)
     assert_string_equal(text, "a cat, (red:1.2)\n"
                               "Negative prompt: blurry, low quality\n"
                               "Steps: 28, Sampler: Euler, Schedule type: Simple, CFG scale: 4.5, "
-                              "Seed: 18446744073709551615, Size: 1024x768, Model: sd3.5_medium, "
+                              "Seed: 18446744073709551615, Size: 1024x768, Model hash: "
+                              "0123456789, Model: sd3.5_medium, "
                               "FP8 weight: fp8_e4m3fn, Denoising strength: 0.75, RNG: CPU, "
                               "Skip layers: \"7, 8, 9\", SLG scale: 2.5, Shift: 3.0, "
                               "T5 tokens: 256, Version: sd35 0.1.0");
+    free(text);
+}
+
+static void a_drawing_says_what_it_was_drawn_with(void **state)
+{
+    const int32_t layers[] = {7, 8, 9};
+    struct infotext_drawing drawing = {
+        .prompt = "a cat",
+        .steps = 4,
+        .width = 64,
+        .height = 32,
+        .guidance_scale = 4.5,
+        .flow_shift = 3,
+        .seed = 7,
+        .model = "m",
+        .model_hash = "0123456789abcdef",
+        .weight_types = "f16 f8_e4m3",
+        .has_init_image = true,
+        .has_t5 = true,
+        .strength = 0.5,
+        .t5_tokens = 77,
+        .has_cuda_noise = true,
+        .skip_layers = layers,
+        .skip_layer_count = 3,
+        .skip_layer_scale = 2.5,
+        .version = "v",
+    };
+    char *text;
+
+    (void)state;
+    assert_true(infotext_of_drawing(&text, &drawing, NULL));
+    assert_string_equal(text,
+                        "a cat\nSteps: 4, Sampler: Euler, Schedule type: Normal, CFG scale: 4.5, "
+                        "Seed: 7, Size: 64x32, Model hash: 0123456789, Model: m, FP8 weight: "
+                        "fp8_e4m3fn, Denoising strength: 0.5, RNG: NV, Skip layers: "
+                        "\"7, 8, 9\", SLG scale: 2.5, Shift: 3.0, T5 tokens: 77, Version: v");
+    free(text);
+    drawing.has_init_image = drawing.has_t5 = drawing.has_cuda_noise = false;
+    drawing.skip_layer_count = 0;
+    drawing.model_hash = "";
+    drawing.weight_types = "f16";
+    assert_true(infotext_of_drawing(&text, &drawing, NULL));
+    assert_string_equal(text,
+                        "a cat\nSteps: 4, Sampler: Euler, Schedule type: Normal, CFG scale: 4.5, "
+                        "Seed: 7, Size: 64x32, Model: m, RNG: CPU, Shift: 3.0, Version: v");
     free(text);
 }
 
@@ -236,7 +283,7 @@ static void the_reader_finds_what_was_written(void **state)
     (void)state;
     assert_string_equal(reading->prompt, infotext.prompt);
     assert_string_equal(reading->negative_prompt, infotext.negative_prompt);
-    assert_int_equal(reading->pair_count, 15);
+    assert_int_equal(reading->pair_count, 16);
     assert_string_equal(value_of(reading, "Steps"), "28");
     assert_string_equal(value_of(reading, "Sampler"), "Euler");
     assert_string_equal(value_of(reading, "Skip layers"), "7, 8, 9");
@@ -264,7 +311,7 @@ static void awkward_values_come_back_as_they_were(void **state)
         text = format(&infotext);
         reading = read_infotext(text);
         assert_string_equal(value_of(reading, "Model"), names[i]);
-        assert_int_equal(reading->pair_count, 15);
+        assert_int_equal(reading->pair_count, 16);
         assert_string_equal(value_of(reading, "Version"), "sd35 0.1.0");
         free(text);
     }
@@ -385,6 +432,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_reader_itself_knows_the_known_traps),
         cmocka_unit_test(all_keys_are_written_in_their_order),
+        cmocka_unit_test(a_drawing_says_what_it_was_drawn_with),
         cmocka_unit_test(what_is_not_set_is_left_out),
         cmocka_unit_test(the_reader_finds_what_was_written),
         cmocka_unit_test(awkward_values_come_back_as_they_were),

@@ -17,7 +17,7 @@ function setError(text) {
     byId("init_image-error").textContent = text;
 }
 
-// The server takes PNG and JPEG. JPEGs are drawn anew, because cameras turn them by a note that the server does not follow; so are
+// The server takes PNG, JPEG and WebP. JPEGs are drawn anew, because cameras turn them by a note that the server does not follow; so are
 // pictures that are larger than anything that can be drawn.
 async function prepare(blob) {
     const bitmap = await createImageBitmap(blob);
