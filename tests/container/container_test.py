@@ -125,12 +125,12 @@ def readme(engine, folder):
 
 
 def without_hook(engine, folder):
-    """--gpus all where NVIDIA's toolkit is missing: Docker's own error, of which the README tells the cure."""
+    """--gpus all where NVIDIA's toolkit is missing: Docker's own error, of which the documentation tells the cure."""
     engine.stop()
     engine.start(with_gpu_hook=False)
     done = engine.try_("run", "--rm", "--gpus", "all", image.IMAGE, "--help")
     assert done.returncode == 125 and "could not select device driver" in done.stderr, done
-    assert "could not select device driver" in (ROOT / "README.md").read_text()
+    assert "could not select device driver" in (ROOT / "docs" / "containers.md").read_text()
     engine.stop()
     engine.start(with_gpu_hook=True)
 
