@@ -8,6 +8,7 @@ usage: operations_test.py SD35
 import base64
 import contextlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -245,9 +246,44 @@ def check_second_signal(program):
         assert not server.verify()
 
 
+# --- Whose process it is ---
+
+def check_user(program):
+    """Root gives itself up: to whom it is told, or to the owner of the outputs. Files of others are left alone."""
+    if os.geteuid() != 0:
+        print("SKIPPED check_user: only root can become another user")
+        return
+    for user, owner, expected in (("1234:4321", None, (1234, 4321)), ("1234", None, (1234, 1234)), ("adopt", None, (10001, 10001)), ("adopt", (2222, 3333), (2222, 3333))):
+        with tempfile.TemporaryDirectory() as folder:
+            os.chmod(folder, 0o755)
+            outputs = pathlib.Path(folder) / "out"
+            outputs.mkdir()
+            if owner:
+                os.chown(outputs, *owner)
+            (outputs / "root's").write_text("")
+            (outputs / "theirs").write_text("")
+            os.chown(outputs / "theirs", 5555, 5555)
+            (outputs / "link").symlink_to("/etc/passwd")
+            with Server(program, outputs=outputs, options=[*QUIET, "--user", user]) as server:
+                server.wait_ready()
+                for pid in server.all_pids():
+                    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+                    assert re.search(r"^Uid:\t(\d+)\t\1\t\1\t\1$", status, re.MULTILINE)[1] == str(expected[0]), status
+                    assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE) and "NoNewPrivs:\t1" in status, status
+                assert server.post("/api/v1/jobs?wait=60", SMALL).json()["state"] == "done"
+            whose = {entry: (entry.lstat().st_uid, entry.lstat().st_gid) for entry in outputs.rglob("*")}
+            assert whose.pop(outputs / "theirs") == (5555, 5555) and set(whose.values()) == {expected}, whose
+            assert os.stat("/etc/passwd").st_uid == 0
+    for user, variables in (("root", {}), ("0", {}), ("1:x", {}), ("-1", {}), ("4294967295", {}), ("adopt", {"PUID": "0"}), ("adopt", {"PGID": "a"})):
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([str(program), "serve", "--model", str(MODEL), "--outputs-dir", folder, "--user", user], capture_output=True, text=True,
+                                  timeout=60, env={**os.environ, **variables})
+            assert done.returncode == 2 and (next(iter(variables), "--user") in done.stderr), (user, variables, done)
+
+
 def main():
     program = pathlib.Path(sys.argv[1]).resolve()
-    for check in (check_options, check_keys, check_metrics, check_reload, check_tls, check_drain, check_grace, check_second_signal):
+    for check in (check_options, check_user, check_keys, check_metrics, check_reload, check_tls, check_drain, check_grace, check_second_signal):
         began = time.monotonic()
         check(program)
         print(f"ok {check.__name__} in {time.monotonic() - began:.1f} s", flush=True)
