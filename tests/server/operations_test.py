@@ -170,6 +170,29 @@ def check_reload(program):
 
 # --- TLS ---
 
+def check_logout(program):
+    """A cookie that was logged out is worth nothing in the next front and after the next start, and others are."""
+    with Server(program, options=QUIET) as server:
+        server.wait_ready()
+
+        def cookie():
+            made = server.post("/api/v1/login", {"key": server.key}, key=False).headers["Set-Cookie"].split(";")[0]
+            return {"headers": {"Cookie": made, "X-SD35-Request": "1"}, "key": False}
+
+        def expect_both(what):
+            assert server.get("/api/v1/queue", **ended).status == 401 and server.get("/api/v1/queue", **kept).status == 200, what
+
+        ended, kept = cookie(), cookie()
+        assert server.get("/api/v1/queue", **ended).status == 200 and server.post("/api/v1/logout", **ended).status == 200
+        expect_both("at once")
+        server.kill(server.front())
+        server.wait_ready()
+        expect_both("in the next front")
+        assert server.stop() == 0
+        server.start()
+        expect_both("after the next start")
+
+
 def check_tls(program):
     with tempfile.TemporaryDirectory() as folder:
         cert, key = pathlib.Path(folder) / "cert.pem", pathlib.Path(folder) / "key.pem"
@@ -283,7 +306,7 @@ def check_user(program):
 
 def main():
     program = pathlib.Path(sys.argv[1]).resolve()
-    for check in (check_options, check_user, check_keys, check_metrics, check_reload, check_tls, check_drain, check_grace, check_second_signal):
+    for check in (check_options, check_user, check_keys, check_metrics, check_reload, check_logout, check_tls, check_drain, check_grace, check_second_signal):
         began = time.monotonic()
         check(program)
         print(f"ok {check.__name__} in {time.monotonic() - began:.1f} s", flush=True)

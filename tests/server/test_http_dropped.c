@@ -15,8 +15,9 @@
 #define TRIES 50
 
 static atomic_bool pools_fail;
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
+/* glibc's own, whose names are reserved. */
+void *real_malloc(size_t size) __asm__("__libc_malloc");
+void *real_calloc(size_t count, size_t size) __asm__("__libc_calloc");
 
 /* What libmicrohttpd takes for each connection, and nobody else while a test says so. */
 static bool has_failed(size_t size)
@@ -30,12 +31,12 @@ static bool has_failed(size_t size)
 /* These three are libmicrohttpd's, too: it tries to map, then to allocate. */
 void *malloc(size_t size)
 {
-    return has_failed(size) ? NULL : __libc_malloc(size);
+    return has_failed(size) ? NULL : real_malloc(size);
 }
 
 void *calloc(size_t count, size_t size)
 {
-    return has_failed(count * size) ? NULL : __libc_calloc(count, size);
+    return has_failed(count * size) ? NULL : real_calloc(count, size);
 }
 
 void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
