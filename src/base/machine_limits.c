@@ -387,16 +387,23 @@ static void note_groups(struct machine_limits *limits, const char *root, const c
     }
 }
 
-static void note_memory_total(struct machine_limits *limits, const char *root)
+/* Bytes; MACHINE_UNLIMITED: the table does not say. */
+static uint64_t read_meminfo(const char *root, const char *key)
 {
     char path[GROUP_PATH_BYTES];
     uint64_t kibibytes = MACHINE_UNLIMITED;
 
     if (snprintf(path, sizeof path, "%s/proc/meminfo", root) < (int)sizeof path)
-        kibibytes = read_keyed(path, "MemTotal");
-    limits->memory_total = kibibytes > 0 && kibibytes <= MACHINE_UNLIMITED / 1024
-                               ? kibibytes * 1024
-                               : MACHINE_UNLIMITED;
+        kibibytes = read_keyed(path, key);
+    return kibibytes <= MACHINE_UNLIMITED / 1024 ? kibibytes * 1024 : MACHINE_UNLIMITED;
+}
+
+static void note_machine_memory(struct machine_limits *limits, const char *root)
+{
+    uint64_t total = read_meminfo(root, "MemTotal"), swap = read_meminfo(root, "SwapTotal");
+
+    limits->memory_total = total > 0 ? total : MACHINE_UNLIMITED;
+    limits->swap_bytes = swap < MACHINE_UNLIMITED ? swap : 0;
 }
 
 static void note_shm(struct machine_limits *limits, const char *root)
@@ -431,7 +438,7 @@ void machine_limits_read(struct machine_limits *limits, const char *root)
                                       .process_count = MACHINE_UNLIMITED};
     if (!root)
         root = "";
-    note_memory_total(limits, root);
+    note_machine_memory(limits, root);
     note_groups(limits, root, "memory", note_memory);
     note_groups(limits, root, "cpu", note_cpu);
     note_groups(limits, root, "pids", note_processes);

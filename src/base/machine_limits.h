@@ -19,6 +19,7 @@ struct machine_limits {
     uint64_t memory_bytes;  /* the smaller of the two below */
     uint64_t memory_total;  /* of the machine */
     uint64_t memory_group;  /* of the groups; MACHINE_UNLIMITED: none */
+    uint64_t swap_bytes;    /* of the machine; a group may be allowed less */
     uint64_t process_count; /* processes and threads of the group; MACHINE_UNLIMITED: no limit */
     uint64_t process_used;  /* of these, now; 0: unknown */
     uint64_t shm_bytes;     /* size of /dev/shm; MACHINE_UNLIMITED: there is none */

@@ -142,6 +142,8 @@ int thread_pool_cpu_count(void)
     struct machine_limits limits;
 
     machine_limits_read(&limits, NULL);
+    if (limits.process_count / 2 < (uint64_t)limits.cpus)
+        limits.cpus = (int)max_i64(1, (int64_t)limits.process_count / 2);
     return (int)min_i64(limits.cpus, THREAD_POOL_MAX);
 }
 

@@ -93,7 +93,7 @@ static void groups_of_version_1_limit(void **state)
     uint64_t kills = 0;
 
     (void)state;
-    put("proc/meminfo", "MemTotal:       24683652 kB\nMemFree: 21006708 kB\n");
+    put("proc/meminfo", "MemTotal:       24683652 kB\nSwapTotal: 1024 kB\n");
     put("proc/self/cgroup", "9:name=systemd:/\n8:pids:/box\n4:memory:/box\n1:cpu,cpuacct:/box\n");
     put("proc/self/mountinfo", V1_MOUNTS);
     put("sys/fs/cgroup/memory/box/memory.limit_in_bytes", "3221225472\n");
@@ -106,6 +106,7 @@ static void groups_of_version_1_limit(void **state)
     put("sys/fs/cgroup/pids/box/pids.current", "12\n");
     limits = limits_now();
     assert_true(limits.memory_total == 24683652ull * 1024);
+    assert_true(limits.swap_bytes == 1024 * 1024);
     assert_true(limits.memory_group == 3 * GIB);
     assert_true(limits.memory_bytes == 3 * GIB);
     assert_true(limits.cpu_quota == 0.5);
