@@ -3,8 +3,10 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
+
+#include "base/machine_limits.h"
+#include "base/size.h"
 
 /* How often an idle thread looks before it sleeps. About 50 us of looking: longer than the gap
  * between two ops, shorter than anybody notices. */
@@ -135,38 +137,14 @@ void thread_pool_run(struct thread_pool *pool, thread_pool_task task, void *cont
     thread_pool_barrier(pool);
 }
 
-/* The cgroup's CPU quota, rounded up to whole CPUs; 0 when there is none. */
-static int cgroup_cpu_limit(void)
-{
-    char line[64] = "", *rest;
-    long quota, period;
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
-
-    if (!file)
-        return 0;
-    if (!fgets(line, sizeof line, file))
-        line[0] = '\0';
-    fclose(file);
-    quota = strtol(line, &rest, 10); /* 0 for "max 100000" */
-    period = strtol(rest, NULL, 10);
-    if (quota <= 0 || period <= 0)
-        return 0;
-    return (int)((quota + period - 1) / period);
-}
-
 int thread_pool_cpu_count(void)
 {
-    cpu_set_t set;
-    int count = 1;
-    int limit = cgroup_cpu_limit();
+    struct machine_limits limits;
 
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        count = CPU_COUNT(&set);
-    if (limit > 0 && limit < count)
-        count = limit;
-    if (count > THREAD_POOL_MAX)
-        count = THREAD_POOL_MAX;
-    return count < 1 ? 1 : count;
+    machine_limits_read(&limits, NULL);
+    if (limits.process_count / 2 < (uint64_t)limits.cpus)
+        limits.cpus = (int)max_i64(1, (int64_t)limits.process_count / 2);
+    return (int)min_i64(limits.cpus, THREAD_POOL_MAX);
 }
 
 int thread_pool_size(const struct thread_pool *pool)

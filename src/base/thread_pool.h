@@ -39,7 +39,8 @@ int64_t thread_pool_next(struct thread_pool *pool);
 /* Inside a task, by all threads: a barrier after which thread_pool_next starts from 0 again. */
 void thread_pool_reset_counter(struct thread_pool *pool);
 
-/* The CPUs that this process may use: affinity mask and cgroup quota, whichever is smaller. */
+/* The CPUs that this process may use (machine_limits.h), at most THREAD_POOL_MAX, and half as many
+ * as its group may have processes: others need threads, too. */
 int thread_pool_cpu_count(void);
 
 #endif

@@ -1,5 +1,6 @@
 /* `sd35 serve`: a supervisor, a front that answers, workers that draw. */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 
 #define PREVIEW_SECONDS 0.25
 #define PROMPTS_KEPT 16
+#define HEAPS_MAX 2 /* of a process */
 
 struct serve {
     struct serve_settings settings;
@@ -114,6 +116,15 @@ static bool check_folders(const struct serve *serve, struct error *err)
     return true;
 }
 
+/* Each thread that has to wait for the heap would get one of its own, up to eight for each CPU, and
+ * what is freed stays with the heap that it came from: with a dozen threads that handle requests a
+ * container pays for the peaks of all. Two are enough: nothing of ours is bound by the heap. */
+static void limit_heaps(void)
+{
+    if (!getenv("MALLOC_ARENA_MAX"))
+        (void)mallopt(M_ARENA_MAX, HEAPS_MAX);
+}
+
 static int supervise(struct serve *serve)
 {
     const struct supervisor_options options = {
@@ -124,6 +135,7 @@ static int supervise(struct serve *serve)
         .context = serve,
     };
 
+    limit_heaps();
     set_up_log(serve, "supervisor");
     return supervisor_run(&options);
 }

@@ -177,6 +177,22 @@ static size_t peak_of(const struct pipeline_batch *batch, const struct block_byt
            larger(text, larger(denoise, decode));
 }
 
+/* What every picture touches, and the program has. Weights are not counted, which are pages of
+ * files, nor is scratch, which few shapes use up, and what only init images need. */
+static size_t firm_bytes(const struct pipeline *pipeline, const struct block_bytes *bytes)
+{
+    return pipeline->base_firm_bytes + larger(bytes->text, larger(bytes->denoise, bytes->decode));
+}
+
+static size_t firm_limit(const struct pipeline *pipeline)
+{
+    size_t limit;
+
+    if (!size_add(&limit, pipeline->machine.memory_bytes, pipeline->machine.swap_bytes))
+        return SIZE_MAX;
+    return limit;
+}
+
 static void estimate(const struct pipeline_batch *batch, const struct block_bytes *bytes,
                      struct pipeline_memory *memory)
 {
@@ -199,6 +215,10 @@ static void estimate(const struct pipeline_batch *batch, const struct block_byte
         .pinned = weights.text.pinned + weights.transformer.pinned,
     };
     memory->peak = memory->base + bytes->kept + peak_of(batch, bytes, &weights);
+    if (batch->ops->memory_info)
+        return;
+    memory->firm = firm_bytes(pipeline, bytes);
+    memory->firm_limit = firm_limit(pipeline);
 }
 
 static struct pipeline_batch describe(struct pipeline *pipeline,
@@ -255,11 +275,27 @@ void pipeline_batch_close(struct pipeline *pipeline)
     pipeline->batch = NULL;
 }
 
+/* The kernel promises more memory than there is, and kills later: said now instead. */
+static bool check_room(const struct pipeline_batch *batch, const struct block_bytes *bytes,
+                       struct error *err)
+{
+    size_t firm = firm_bytes(batch->pipeline, bytes), limit = firm_limit(batch->pipeline);
+
+    if (batch->ops->memory_info || firm <= limit)
+        return true;
+    return error_set(err, ERROR_NO_MEMORY,
+                     "pictures of %lld x %lld, %lld at once, need %zu MiB of memory beside the "
+                     "weights, and the limit is %zu MiB",
+                     (long long)(batch->shape.width * VAE_FACTOR),
+                     (long long)(batch->shape.height * VAE_FACTOR), (long long)batch->shape.places,
+                     firm >> 20, limit >> 20);
+}
+
 static bool take_block(struct pipeline_batch *batch, struct error *err)
 {
     struct block_bytes bytes, unused;
 
-    if (!measure(batch, &bytes, err))
+    if (!measure(batch, &bytes, err) || !check_room(batch, &bytes, err))
         return false;
     batch->block_bytes = bytes.kept + work_bytes(&bytes);
     batch->block = batch->ops->memory_alloc(batch->block_bytes);

@@ -6,20 +6,24 @@
 
 #include "pipeline/pipeline_private.h"
 
-size_t host_resident_bytes(void)
+size_t host_resident_bytes(size_t *firm)
 {
-    char line[128], *second = line; /* "pages_in_all pages_resident ..." */
-    size_t resident = 0;
+    char line[128], *next = line; /* "pages_in_all pages_resident pages_of_files ..." */
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), resident = 0, of_files = 0;
     FILE *file = fopen("/proc/self/statm", "re");
 
+    *firm = 0;
     if (!file)
         return 0;
     if (fgets(line, sizeof line, file)) {
-        (void)strtoul(line, &second, 10);
-        resident = strtoul(second, NULL, 10);
+        (void)strtoul(line, &next, 10);
+        resident = strtoul(next, &next, 10);
+        of_files = strtoul(next, NULL, 10);
     }
     fclose(file);
-    return resident * (size_t)sysconf(_SC_PAGESIZE);
+    if (of_files < resident)
+        *firm = (resident - of_files) * page;
+    return resident * page;
 }
 
 /* What can be had without swapping; 0: unknown. */
@@ -44,6 +48,7 @@ void pipeline_device_state(const struct pipeline *pipeline, struct pipeline_devi
     const struct backend_ops *ops = &pipeline->backend->ops;
 
     struct device_health health = {-1, -1, -1.0};
+    size_t firm;
 
     if (ops->device_health)
         ops->device_health(&health);
@@ -58,7 +63,13 @@ void pipeline_device_state(const struct pipeline *pipeline, struct pipeline_devi
             state->used_bytes = pipeline->device_free - state->free_bytes;
         return;
     }
+    state->used_bytes = host_resident_bytes(&firm);
+    state->total_bytes = pipeline->machine.memory_bytes == MACHINE_UNLIMITED
+                             ? 0
+                             : (size_t)pipeline->machine.memory_bytes;
     state->free_bytes = host_available_bytes();
-    state->total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    state->used_bytes = host_resident_bytes();
+    /* A container sees the free memory of the whole machine. */
+    if (state->total_bytes > state->used_bytes &&
+        state->free_bytes > state->total_bytes - state->used_bytes)
+        state->free_bytes = state->total_bytes - state->used_bytes;
 }

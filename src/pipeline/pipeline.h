@@ -145,7 +145,10 @@ struct pipeline_memory {
     size_t
         base; /* the program itself, vocabularies, what was resident before; scratch of a device */
     size_t pinned; /* of the host, where weights stream to a device */
-    size_t peak;   /* the most that is resident at once */
+    /* Of a host: what cannot be dropped and read again, as the pages of weights can, and how much
+     * there is at most, with swap. Nothing is drawn that surely has no room. Of a device 0. */
+    size_t firm, firm_limit;
+    size_t peak; /* the most that is resident at once */
     size_t
         device_peak; /* of a device, beyond what it took to start: what was measured; 0: unknown */
 };

@@ -254,11 +254,12 @@ bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options
         goto fail;
     pipeline->is_turbo = options->turbo || pipeline->files->is_turbo;
     name_variant(pipeline);
+    machine_limits_read(&pipeline->machine, NULL);
     /* Now, because a later run would find the weights of an earlier one resident. */
     if (pipeline->backend->ops.memory_info)
         pipeline->backend->ops.memory_info(&pipeline->device_free, &total);
     else
-        pipeline->base_bytes = host_resident_bytes();
+        pipeline->base_bytes = host_resident_bytes(&pipeline->base_firm_bytes);
     *out = pipeline;
     return true;
 

@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "base/arena.h"
 #include "base/clock.h"
+#include "base/machine_limits.h"
 #include "base/random.h"
 #include "model/mmdit.h"
 #include "model/vae.h"
@@ -67,9 +68,11 @@ struct pipeline {
     int64_t vae_band_rows;
     struct prompt_store *prompts;
     struct pipeline_batch *batch; /* NULL: none */
-    size_t base_bytes;            /* resident once everything was opened; of a device 0 */
-    size_t device_free;           /* then, and its scratch taken */
-    size_t device_least_free;     /* of what was seen since; 0: nothing */
+    struct machine_limits machine;
+    size_t base_bytes;        /* resident once everything was opened; of a device 0 */
+    size_t base_firm_bytes;   /* of it, what is no page of a file */
+    size_t device_free;       /* then, and its scratch taken */
+    size_t device_least_free; /* of what was seen since; 0: nothing */
     char variant[32], weight_types[32], notice[640];
 };
 
@@ -245,8 +248,8 @@ struct pipeline_job {
 
 /* --- device_state.c --- */
 
-/* Bytes of this process that are resident right now. */
-size_t host_resident_bytes(void);
+/* Bytes of this process that are resident right now; *firm: of them, what is no page of a file. */
+size_t host_resident_bytes(size_t *firm);
 
 /* --- start.c --- */
 

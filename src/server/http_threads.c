@@ -64,7 +64,8 @@ bool http_threads_create(struct http_threads **out, int count, struct error *err
             threads->count++;
     }
     pthread_attr_destroy(&attributes);
-    if (failure != 0) {
+    /* Where processes are limited, handlers make do with fewer. */
+    if (threads->count == 0) {
         http_threads_destroy(threads);
         return error_set_errno(err, failure, "threads of HTTP handlers");
     }

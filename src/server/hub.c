@@ -266,7 +266,7 @@ static void handle(struct hub *hub, const struct epoll_event *event)
         hub_control_readable(hub);
     } else {
         if ((event->events & EPOLLOUT) && !channel_flush(worker->channel))
-            worker->is_lost = true;
+            hub_mourn_worker(hub, worker, "deaf");
         hub_worker_readable(hub, worker);
         hub_worker_sent(hub, worker);
     }

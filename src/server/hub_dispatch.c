@@ -29,7 +29,9 @@ static struct hub_worker *choose_worker(const struct hub *hub, const struct hub_
     int most = 0;
 
     for (struct hub_worker *worker = hub->workers; worker; worker = worker->next) {
-        int places = hub->options.max_batch - worker->taken;
+        int at_once = worker->facts.max_batch < hub->options.max_batch ? worker->facts.max_batch
+                                                                       : hub->options.max_batch;
+        int places = at_once - worker->taken;
 
         if (!worker->is_ready || worker->is_lost || worker->is_killed || places <= most ||
             draws_alone(worker) || (job->attempts > 0 && worker->taken > 0))
@@ -119,7 +121,8 @@ static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job 
                      const struct job_spec *spec)
 {
     struct record_writer record = {0};
-    struct job_message message = {.attempt = job->attempts, .spec = *spec};
+    struct job_message message = {
+        .attempt = job->attempts, .is_frugal = job->was_too_large, .spec = *spec};
 
     job->is_watched = hub_has_watcher(hub, job);
     message.is_watched = job->is_watched;
@@ -134,9 +137,7 @@ static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job 
         hub_free_slot(hub, worker, hub_worker_slot(worker, message.ticket));
         hub_owe(hub, job, OWED_FAIL, "internal", strdup("the job is too large to be handed over"));
     } else if (!hub_worker_send(hub, worker, MESSAGE_JOB, &record)) {
-        /* The worker is gone, which its channel is about to say; the job goes back then. */
-        log_event(LOG_WARNING, "worker.deaf", "worker=%u", worker->index);
-        worker->is_lost = true;
+        hub_mourn_worker(hub, worker, "deaf"); /* the job goes back with the others */
     }
 }
 

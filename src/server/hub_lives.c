@@ -84,23 +84,13 @@ static void become_done(struct hub *hub, struct hub_job *job)
     announce_end(hub, job, EVENT_JOB_DONE);
 }
 
-/* The metric has classes of its own for two of our codes. */
-static const char *fault_class(const char *code)
-{
-    if (strcmp(code, "bad_request") == 0)
-        return "caller";
-    if (strcmp(code, "out_of_memory") == 0)
-        return "no_memory";
-    return code;
-}
-
 static void become_failed(struct hub *hub, struct hub_job *job)
 {
     char *message = job->owed_text;
 
     job->owed_text = NULL;
     end_job(hub, job, JOB_FAILED, job->owed_code, message, NULL);
-    metrics_count(METRIC_FAULTS, fault_class(job->error_code), 1);
+    metrics_count(METRIC_FAULTS, job->error_code, 1);
     log_event(LOG_WARNING, "job.failed", "job=%s owner=%s code=%s attempts=%d", job->id,
               job->owner_name, job->error_code, (int)job->attempts);
     announce_end(hub, job, EVENT_JOB_FAILED);

@@ -48,6 +48,7 @@ struct hub_job {
     double share_started;      /* hub_worker.share at the start */
     double queued_at;          /* of seconds_now() */
     bool is_watched;           /* the worker makes previews */
+    bool was_too_large; /* its worker ran out of memory: it is drawn in as little as can be */
 
     enum hub_owed owed;
     char owed_code[32];
@@ -83,7 +84,10 @@ struct hub_worker {
     struct channel *channel;
     struct heartbeat *heartbeat; /* mapped */
     bool is_lost;                /* freed at the end of the turn */
+    double lost_at;              /* 0: or once the supervisor has said why, or soon after this */
     bool is_killed;              /* the supervisor was asked to */
+    uint32_t end;                /* enum worker_end, once the supervisor has said it */
+    uint64_t memory_limit;       /* with it */
     bool waits_to_send;          /* as epoll knows it */
     bool is_ready;
     struct worker_facts facts;
@@ -279,6 +283,9 @@ void hub_worker_tell(struct hub *hub, struct hub_worker *worker, uint32_t type, 
 void hub_worker_share(struct hub_worker *worker, double now); /* before slots change */
 struct hub_slot *hub_worker_slot(struct hub_worker *worker, uint64_t ticket);
 void hub_free_slot(struct hub *hub, struct hub_worker *worker, struct hub_slot *slot);
+/* Its end of the channel is gone. What its jobs are told depends on why, which the supervisor is
+ * about to say; they stay with it until then. */
+void hub_mourn_worker(struct hub *hub, struct hub_worker *worker, const char *why);
 void hub_reap_workers(struct hub *hub);
 void hub_watch_beats(struct hub *hub, double now);
 void hub_update_watchers(struct hub *hub);

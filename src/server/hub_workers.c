@@ -2,6 +2,7 @@
  * watched, and lost. */
 #include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -18,6 +19,8 @@
 
 /* A worker that has much to say does not push events out of the ring before they are told. */
 #define RECORDS_BEFORE_TELLING 64
+/* For the supervisor to say why a worker's channel closed. It does at once. */
+#define FAREWELL_SECONDS 2.0
 
 /* --- To the supervisor --- */
 
@@ -75,13 +78,55 @@ static struct hub_worker *worker_create(const struct worker_arrived *arrived, in
     return NULL;
 }
 
-static void lose_worker(struct hub_worker *worker, const char *why)
+static void lose_worker(struct hub *hub, struct hub_worker *worker, const char *why)
 {
     if (worker->is_lost)
         return;
     worker->is_lost = true;
+    pthread_mutex_lock(&hub->lock);
+    worker->is_ready = false;
+    pthread_mutex_unlock(&hub->lock);
     log_event(LOG_WARNING, "worker.lost", "worker=%u pid=%d jobs=%d why=%s", worker->index,
               (int)worker->pid, worker->taken, why);
+}
+
+void hub_mourn_worker(struct hub *hub, struct hub_worker *worker, const char *why)
+{
+    if (worker->is_lost)
+        return;
+    lose_worker(hub, worker, why);
+    if (worker->end != WORKER_END_UNKNOWN)
+        return;
+    worker->lost_at = seconds_now();
+    epoll_ctl(hub->epoll_fd, EPOLL_CTL_DEL, channel_fd(worker->channel), NULL);
+}
+
+static const char *end_name(uint32_t end)
+{
+    static const char *const names[WORKER_ENDS] = {
+        [WORKER_END_UNKNOWN] = "other",
+        [WORKER_EXITED] = "exit",
+        [WORKER_KILLED] = "signal",
+        [WORKER_HUNG] = "hang",
+        [WORKER_OUT_OF_MEMORY] = "out_of_memory",
+        [WORKER_LEFT_ALONE] = "front",
+    };
+
+    return end < WORKER_ENDS ? names[end] : "other";
+}
+
+/* From the supervisor, before or after the channel's last words. */
+static void hear_end(struct hub *hub, const struct worker_ended *ended)
+{
+    for (struct hub_worker *worker = hub->workers; worker; worker = worker->next) {
+        if (worker->index != ended->index || worker->pid != ended->pid)
+            continue;
+        worker->end = ended->end;
+        worker->memory_limit = ended->memory_limit;
+        worker->lost_at = 0;
+        log_event(LOG_INFO, "worker.ended", "worker=%u pid=%d how=%s", worker->index,
+                  (int)worker->pid, end_name(worker->end));
+    }
 }
 
 static void welcome(struct hub *hub, const struct worker_arrived *arrived, int fd, int heartbeat_fd)
@@ -98,8 +143,10 @@ static void welcome(struct hub *hub, const struct worker_arrived *arrived, int f
         return;
     }
     for (struct hub_worker *old = hub->workers; old; old = old->next) {
-        if (old->index == arrived->index)
-            lose_worker(old, "replaced");
+        if (old->index == arrived->index) {
+            lose_worker(hub, old, "replaced");
+            old->lost_at = 0;
+        }
     }
     pthread_mutex_lock(&hub->lock);
     worker->next = hub->workers;
@@ -107,7 +154,7 @@ static void welcome(struct hub *hub, const struct worker_arrived *arrived, int f
     hub->restarts += arrived->restarts > 0;
     pthread_mutex_unlock(&hub->lock);
     if (arrived->restarts > 0)
-        metrics_count(METRIC_WORKER_RESTARTS, "", 1);
+        metrics_count(METRIC_WORKER_RESTARTS, end_name(arrived->last_end), 1);
     log_event(LOG_INFO, "worker.came", "worker=%u pid=%d restarts=%u", worker->index,
               (int)worker->pid, arrived->restarts);
     if (hub->is_draining)
@@ -139,14 +186,17 @@ static int take_descriptors(struct msghdr *message, int out[2])
     return count;
 }
 
-static bool read_arrival(struct hub *hub)
+static bool read_news(struct hub *hub)
 {
     union {
         struct cmsghdr aligned;
         char bytes[CMSG_SPACE(2 * sizeof(int))];
     } control;
-    struct worker_arrived arrived;
-    struct iovec part = {&arrived, sizeof arrived};
+    union {
+        struct worker_arrived arrived;
+        struct worker_ended ended;
+    } news;
+    struct iovec part = {&news, sizeof news};
     struct msghdr message = {.msg_iov = &part,
                              .msg_iovlen = 1,
                              .msg_control = &control,
@@ -159,8 +209,12 @@ static bool read_arrival(struct hub *hub)
     if (size <= 0)
         return false;
     count = take_descriptors(&message, fds);
-    if (size == sizeof arrived && count == 2) {
-        welcome(hub, &arrived, fds[0], fds[1]);
+    if (size == sizeof news.arrived && count == 2) {
+        welcome(hub, &news.arrived, fds[0], fds[1]);
+        return true;
+    }
+    if (size == sizeof news.ended && count == 0) {
+        hear_end(hub, &news.ended);
         return true;
     }
     for (int i = 0; i < count; i++)
@@ -171,7 +225,7 @@ static bool read_arrival(struct hub *hub)
 
 void hub_control_readable(struct hub *hub)
 {
-    while (read_arrival(hub))
+    while (read_news(hub))
         ;
 }
 
@@ -188,14 +242,14 @@ void hub_worker_readable(struct hub *hub, struct hub_worker *worker)
         case CHANNEL_NOTHING:
             return;
         case CHANNEL_CLOSED:
-            lose_worker(worker, "closed");
+            hub_mourn_worker(hub, worker, "closed");
             return;
         case CHANNEL_BROKEN:
-            lose_worker(worker, "broken");
+            lose_worker(hub, worker, "broken");
             return;
         case CHANNEL_RECORD:
             if (!hub_take_message(hub, worker, type, reader, fd))
-                lose_worker(worker, "unclear");
+                lose_worker(hub, worker, "unclear");
             if (fd >= 0)
                 close(fd);
         }
@@ -235,7 +289,7 @@ void hub_worker_tell(struct hub *hub, struct hub_worker *worker, uint32_t type, 
     if (type != MESSAGE_DRAIN)
         record_put_u64(&record, ticket);
     if (!hub_worker_send(hub, worker, type, &record))
-        lose_worker(worker, "deaf");
+        hub_mourn_worker(hub, worker, "deaf");
 }
 
 /* --- Places --- */
@@ -280,7 +334,7 @@ static void update_watch(struct hub *hub, struct hub_worker *worker, const struc
     record_put_u64(&record, slot->ticket);
     record_put_bool(&record, is_watched);
     if (!hub_worker_send(hub, worker, MESSAGE_WATCH, &record))
-        lose_worker(worker, "deaf");
+        hub_mourn_worker(hub, worker, "deaf");
 }
 
 void hub_update_watchers(struct hub *hub)
@@ -337,7 +391,7 @@ void hub_watch_beats(struct hub *hub, double now)
         if (worker->is_killed || now - worker->beat_at <= patience_of(hub, worker))
             continue;
         worker->is_killed = true;
-        metrics_count(METRIC_FAULTS, "device", 1);
+        metrics_count(METRIC_FAULTS, "worker_hung", 1);
         log_event(LOG_ERROR, "worker.hangs", "worker=%u pid=%d silent_seconds=%.1f", worker->index,
                   (int)worker->pid, now - worker->beat_at);
         hub_say(hub, FRONT_KILL_WORKER, worker->index);
@@ -345,6 +399,24 @@ void hub_watch_beats(struct hub *hub, double now)
 }
 
 /* --- Going --- */
+
+/* A job whose worker was killed for want of memory has one more try, in as little as can be. */
+static void return_job(struct hub *hub, const struct hub_worker *worker, struct hub_job *job)
+{
+    char *text = NULL;
+
+    if (worker->end != WORKER_OUT_OF_MEMORY || job->attempts < STORE_ATTEMPTS_MAX) {
+        job->was_too_large = worker->end == WORKER_OUT_OF_MEMORY;
+        hub_owe(hub, job, OWED_REQUEUE, NULL, NULL);
+        return;
+    }
+    if (asprintf(&text,
+                 "the process that draws needed more memory than it may have: the limit of the "
+                 "server is %llu MiB",
+                 (unsigned long long)(worker->memory_limit >> 20)) < 0)
+        text = NULL;
+    hub_owe(hub, job, OWED_FAIL, "out_of_memory", text);
+}
 
 static void return_jobs(struct hub *hub, struct hub_worker *worker)
 {
@@ -355,7 +427,7 @@ static void return_jobs(struct hub *hub, struct hub_worker *worker)
             continue;
         hub_free_slot(hub, worker, &worker->slots[i]);
         if (job && job->owed == OWED_NOTHING)
-            hub_owe(hub, job, OWED_REQUEUE, NULL, NULL);
+            return_job(hub, worker, job);
     }
 }
 
@@ -373,7 +445,7 @@ static void part_with(struct hub *hub, struct hub_worker *worker)
     }
     pthread_mutex_unlock(&hub->lock);
     if (!is_orderly)
-        metrics_count(METRIC_FAULTS, "sticky", 1);
+        metrics_count(METRIC_FAULTS, "worker_lost", 1);
     return_jobs(hub, worker);
     worker_destroy(worker);
     hub_publish(hub, EVENT_WORKER, NULL, 0);
@@ -381,9 +453,11 @@ static void part_with(struct hub *hub, struct hub_worker *worker)
 
 void hub_reap_workers(struct hub *hub)
 {
+    double now = seconds_now();
+
     for (struct hub_worker *worker = hub->workers, *next; worker; worker = next) {
         next = worker->next;
-        if (worker->is_lost)
+        if (worker->is_lost && (worker->lost_at <= 0 || now - worker->lost_at >= FAREWELL_SECONDS))
             part_with(hub, worker);
     }
 }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -167,15 +168,25 @@ static void write_store(FILE *out, const struct store_counts *counts)
                 (double)counts->disk_free_bytes);
 }
 
-/* The supervisor's number, which outlives the front, where it is larger than what was counted. */
+/* What the hub knows of beyond what was counted has no reason. */
 static void write_restarts(FILE *out, int restarts)
 {
     const struct counter_kind *kind = &metrics_counter_kinds[METRIC_WORKER_RESTARTS];
-    double counted = atomic_load_explicit(&metrics_counts.counters[METRIC_WORKER_RESTARTS][0],
-                                          memory_order_relaxed);
+    double unknown = restarts;
 
     metrics_write_head(out, kind->name, "counter", kind->help);
-    fprintf(out, "%s %.17g\n", kind->name, counted > restarts ? counted : restarts);
+    for (size_t i = 0;; i++) {
+        double counted = atomic_load_explicit(&metrics_counts.counters[METRIC_WORKER_RESTARTS][i],
+                                              memory_order_relaxed);
+        bool is_last = strcmp(kind->values[i], "other") == 0;
+
+        unknown -= counted;
+        if (is_last && unknown > 0)
+            counted += unknown;
+        fprintf(out, "%s{%s=\"%s\"} %.17g\n", kind->name, kind->label, kind->values[i], counted);
+        if (is_last)
+            return;
+    }
 }
 
 void metrics_write_hub(FILE *out, struct hub *hub)

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/kill_point.h"
+#include "base/machine_limits.h"
 #include "server/log.h"
 #include "server/supervisor_private.h"
 
@@ -35,6 +36,14 @@ void supervisor_close_fd(int *fd)
     *fd = -1;
 }
 
+void supervisor_kill(struct supervised *child)
+{
+    if (child->pid <= 0)
+        return;
+    child->is_killed = true;
+    kill(child->pid, SIGKILL);
+}
+
 bool supervisor_has_front(const struct supervisor *supervisor)
 {
     return supervisor->front.pid != 0 && supervisor->control_fd >= 0;
@@ -52,10 +61,8 @@ static void kill_all(struct supervisor *supervisor)
 {
     if (supervisor->front.pid > 0)
         kill(supervisor->front.pid, SIGKILL);
-    for (int i = 0; i < supervisor->options->worker_count; i++) {
-        if (supervisor->workers[i].pid > 0)
-            kill(supervisor->workers[i].pid, SIGKILL);
-    }
+    for (int i = 0; i < supervisor->options->worker_count; i++)
+        supervisor_kill(&supervisor->workers[i]);
 }
 
 static bool all_are_gone(const struct supervisor *supervisor)
@@ -103,9 +110,10 @@ static void hear_front(struct supervisor *supervisor)
         if (says.word == FRONT_LISTENS)
             supervisor->has_listened = true;
         if (says.word == FRONT_KILL_WORKER &&
-            says.index < (uint32_t)supervisor->options->worker_count &&
-            supervisor->workers[says.index].pid > 0)
-            kill(supervisor->workers[says.index].pid, SIGKILL);
+            says.index < (uint32_t)supervisor->options->worker_count) {
+            supervisor->workers[says.index].is_hung = true;
+            supervisor_kill(&supervisor->workers[says.index]);
+        }
     }
 }
 
@@ -158,12 +166,63 @@ static void front_died(struct supervisor *supervisor, int status)
     }
 }
 
+/* Whether a worker that somebody killed was killed by the kernel: its count has one more than when
+ * the worker came, and than the workers that are known to be in it. */
+static bool was_out_of_memory(struct supervisor *supervisor, const struct supervised *worker)
+{
+    uint64_t known = worker->oom_kills, count;
+
+    if (known == MACHINE_UNLIMITED || !machine_oom_kills(&count, NULL))
+        return false;
+    if (known < supervisor->oom_kills)
+        known = supervisor->oom_kills;
+    if (count <= known)
+        return false;
+    supervisor->oom_kills = known + 1;
+    return true;
+}
+
+static enum worker_end end_of(struct supervisor *supervisor, const struct supervised *worker,
+                              int status)
+{
+    if (worker->is_orphan || !supervisor_has_front(supervisor))
+        return WORKER_LEFT_ALONE;
+    if (worker->is_hung)
+        return WORKER_HUNG;
+    if (WIFEXITED(status))
+        return WORKER_EXITED;
+    if (WTERMSIG(status) == SIGKILL && !worker->is_killed && was_out_of_memory(supervisor, worker))
+        return WORKER_OUT_OF_MEMORY;
+    return WORKER_KILLED;
+}
+
+/* So that the front knows at once what became of the jobs. */
+static void tell_end(struct supervisor *supervisor, const struct supervised *worker, pid_t pid)
+{
+    struct worker_ended ended = {
+        .index = (uint32_t)(worker - supervisor->workers), .pid = pid, .end = worker->last_end};
+    struct machine_limits limits;
+
+    machine_limits_read(&limits, NULL);
+    ended.memory_limit = limits.memory_bytes;
+    if (worker->last_end == WORKER_OUT_OF_MEMORY)
+        log_event(LOG_ERROR, "worker.out_of_memory", "worker=%u pid=%d limit_mib=%llu", ended.index,
+                  (int)pid, (unsigned long long)(ended.memory_limit >> 20));
+    if (supervisor_has_front(supervisor) &&
+        send(supervisor->control_fd, &ended, sizeof ended, MSG_NOSIGNAL | MSG_DONTWAIT) !=
+            (ssize_t)sizeof ended)
+        log_event(LOG_WARNING, "front.deaf", "errno=%d", errno);
+}
+
 static void worker_died(struct supervisor *supervisor, struct supervised *worker, int status)
 {
     double now = seconds_now();
+    pid_t pid = worker->pid;
 
+    worker->last_end = end_of(supervisor, worker, status);
     worker->pid = 0;
     worker->restarts++;
+    tell_end(supervisor, worker, pid);
     if (worker->is_orphan || !supervisor_has_front(supervisor)) {
         worker->start_at = now;
         return;
@@ -239,7 +298,7 @@ static void kill_overdue(struct supervisor *supervisor, double now)
         if (worker->pid == 0 || worker->kill_at <= 0 || now < worker->kill_at)
             continue;
         worker->kill_at = 0;
-        kill(worker->pid, SIGKILL);
+        supervisor_kill(worker);
     }
     if (!supervisor->is_draining || supervisor->is_over)
         return;

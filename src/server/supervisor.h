@@ -13,12 +13,30 @@
 #include "base/error.h"
 #include "wire/messages.h"
 
+enum worker_end {
+    WORKER_END_UNKNOWN,
+    WORKER_EXITED,
+    WORKER_KILLED,        /* by a signal, whoever sent it */
+    WORKER_HUNG,          /* killed as the front wished */
+    WORKER_OUT_OF_MEMORY, /* killed by the kernel, for want of memory */
+    WORKER_LEFT_ALONE,    /* its front died */
+    WORKER_ENDS
+};
+
 /* On the control socket (SOCK_SEQPACKET), supervisor -> front, with two descriptors: the channel
  * and the heartbeat's memfd. */
 struct worker_arrived {
     uint32_t index; /* of the device, from 0 */
     int32_t pid;
     uint32_t restarts; /* of this index, so far */
+    uint32_t last_end; /* enum worker_end: why there is a restart */
+};
+/* The same, without descriptors; its channel is closed by then, or about to be. */
+struct worker_ended {
+    uint32_t index;
+    int32_t pid;
+    uint32_t end;          /* enum worker_end */
+    uint64_t memory_limit; /* bytes that all processes may use together */
 };
 /* front -> supervisor, without descriptors. */
 struct front_says {

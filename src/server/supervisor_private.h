@@ -16,7 +16,11 @@ struct supervised {
     double kill_at;  /* 0: not */
     double back_off; /* the last pause; 0: none yet */
     uint32_t restarts;
-    bool is_orphan; /* its front died: not its fault */
+    bool is_orphan;     /* its front died: not its fault */
+    bool is_hung;       /* and was killed for it */
+    bool is_killed;     /* by us */
+    uint64_t oom_kills; /* the kernel's count when it was born */
+    enum worker_end last_end;
 };
 
 struct supervisor {
@@ -27,7 +31,8 @@ struct supervisor {
     struct supervised front, workers[SUPERVISOR_WORKERS_MAX];
     double front_deaths[FRONT_DEATHS_MAX]; /* a ring */
     int front_death_count;
-    bool has_listened; /* a front did, once */
+    uint64_t oom_kills; /* of the kernel's count, those that are known to be workers */
+    bool has_listened;  /* a front did, once */
     bool is_draining, is_over;
     int code;
     double drain_until;
@@ -35,7 +40,8 @@ struct supervisor {
 
 /* Seconds of the options' scale. */
 double supervisor_scaled(const struct supervisor *supervisor, double seconds);
-void supervisor_close_fd(int *fd); /* it becomes -1, and may be so */
+void supervisor_kill(struct supervised *child); /* which may not run */
+void supervisor_close_fd(int *fd);              /* it becomes -1, and may be so */
 /* A front that has closed its end is dying, though it may not be dead yet. */
 bool supervisor_has_front(const struct supervisor *supervisor);
 /* Starts whatever is not running and should be by now (supervisor_start.c). */

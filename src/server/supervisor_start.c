@@ -1,7 +1,9 @@
 /* Starting the front and the workers. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -9,8 +11,15 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/machine_limits.h"
+#include "base/size.h"
 #include "server/log.h"
 #include "server/supervisor_private.h"
+
+/* What a worker adds to its score of the kernel's choice whom to kill when memory is short. Half of
+ * all memory weighs as much: the worker goes, whatever else has grown. */
+#define WORKER_OOM_SCORE 500
+#define OOM_SCORE_MAX 1000
 
 /* In the child: dies with its parent, which may be gone by now, and hears signals again. */
 static void become_child(struct supervisor *supervisor)
@@ -27,7 +36,7 @@ static void note_start(struct supervised *child, pid_t pid)
     child->pid = pid;
     child->born_at = seconds_now();
     child->kill_at = 0;
-    child->is_orphan = false;
+    child->is_orphan = child->is_hung = child->is_killed = false;
 }
 
 static void fail_start(struct supervisor *supervisor, struct supervised *child, const char *what)
@@ -67,6 +76,26 @@ static void start_front(struct supervisor *supervisor)
     note_start(&supervisor->front, pid);
 }
 
+/* The kernel takes the process that draws, which comes again, and not the one that answers. Raising
+ * one's own score needs no privilege. */
+static void offer_to_oom_killer(void)
+{
+    static const char path[] = "/proc/self/oom_score_adj";
+    char text[16] = "";
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    ssize_t size;
+
+    if (fd < 0)
+        return;
+    size = read(fd, text, sizeof text - 1);
+    text[size > 0 ? size : 0] = '\0';
+    size = snprintf(text, sizeof text, "%d",
+                    (int)min_i64(strtol(text, NULL, 10) + WORKER_OOM_SCORE, OOM_SCORE_MAX));
+    if (pwrite(fd, text, (size_t)size, 0) != size)
+        log_event(LOG_WARNING, "worker.oom_score", "errno=%d", errno);
+    close(fd);
+}
+
 static bool send_arrival(struct supervisor *supervisor, const struct worker_arrived *arrived,
                          const int fds[2])
 {
@@ -98,6 +127,7 @@ static void run_worker(struct supervisor *supervisor, uint32_t index, int channe
     become_child(supervisor);
     supervisor_close_fd(&supervisor->control_fd);
     close(heartbeat_fd);
+    offer_to_oom_killer();
     code = options->worker(options->context, index, channel_fd, heartbeat);
     fflush(NULL);
     _exit(code);
@@ -108,9 +138,12 @@ static void fork_worker(struct supervisor *supervisor, uint32_t index, const int
                         int worker_fd, struct heartbeat *heartbeat)
 {
     struct supervised *worker = &supervisor->workers[index];
-    struct worker_arrived arrived = {.index = index, .restarts = worker->restarts};
+    struct worker_arrived arrived = {
+        .index = index, .restarts = worker->restarts, .last_end = worker->last_end};
     pid_t pid;
 
+    if (!machine_oom_kills(&worker->oom_kills, NULL))
+        worker->oom_kills = MACHINE_UNLIMITED;
     fflush(NULL);
     pid = fork();
     if (pid == 0) {
@@ -125,7 +158,7 @@ static void fork_worker(struct supervisor *supervisor, uint32_t index, const int
     arrived.pid = pid;
     /* A front that cannot be told is about to die; the worker's channel closes then, too. */
     if (!send_arrival(supervisor, &arrived, fds))
-        kill(pid, SIGKILL);
+        supervisor_kill(worker);
 }
 
 static struct heartbeat *make_heartbeat(int *fd)

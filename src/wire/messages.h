@@ -36,6 +36,7 @@ enum message_type {
 struct job_message {
     uint64_t ticket;
     bool is_watched; /* previews are wanted from the start */
+    bool is_frugal;  /* memory was short for it: one picture at a time */
     int32_t attempt; /* 1 at first */
     struct job_spec spec;
     char model_hash[65]; /* for the picture's parameters; "": unknown */

@@ -17,22 +17,83 @@
 
 /* --- Opening --- */
 
+static struct pipeline_request smallest_request(const struct worker *worker)
+{
+    struct pipeline_request request;
+
+    pipeline_request_defaults(worker->pipeline, &request);
+    request.width = request.height = WARM_UP_SIDE;
+    request.steps = 1;
+    return request;
+}
+
 /* A small picture: loads all weights, and finds out whether the device can draw before anybody
  * relies on it. */
 static bool warm_up(struct worker *worker, struct error *err)
 {
     struct worker_tells tells = {.worker = worker};
     struct pipeline_callbacks callbacks = worker_callbacks(&tells);
-    struct pipeline_request request;
+    struct pipeline_request request = smallest_request(worker);
     struct pipeline_result result;
 
-    pipeline_request_defaults(worker->pipeline, &request);
-    request.width = request.height = WARM_UP_SIDE;
-    request.steps = 1;
     if (!pipeline_run(worker->pipeline, &request, &callbacks, &result, err))
         return error_in(err, "first picture");
     pipeline_result_finish(&result);
     return true;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* On a host: a limit that no picture fits into does not get better by trying again. */
+static bool check_memory(struct worker *worker, struct error *err)
+{
+    struct pipeline_request request = smallest_request(worker);
+    struct pipeline_memory memory;
+
+    if (!pipeline_batch_estimate(worker->pipeline, &request, 1, &memory, err))
+        return false;
+    if (memory.firm <= memory.firm_limit)
+        return true;
+    return error_set(err, ERROR_BAD_REQUEST,
+                     "the smallest picture needs %zu MiB of memory beside the weights, and the "
+                     "limit is %zu MiB",
+                     memory.firm >> 20, memory.firm_limit >> 20);
+}
+
+/* On a host: as many pictures of the usual size at once as its memory has room for, which is said,
+ * as is a model that does not stay in it. */
+static void fit_memory(struct worker *worker)
+{
+    int wanted = worker->options->max_batch, places = wanted;
+    struct pipeline_memory memory, all;
+    struct pipeline_request request;
+
+    worker->max_batch = wanted;
+    pipeline_request_defaults(worker->pipeline, &request);
+    if (!pipeline_batch_estimate(worker->pipeline, &request, wanted, &all, NULL))
+        return;
+    memory = all;
+    while (memory.firm > memory.firm_limit && places > 1) {
+        places /= 2;
+        if (!pipeline_batch_estimate(worker->pipeline, &request, places, &memory, NULL))
+            return;
+    }
+    worker->max_batch = places;
+    if (places < wanted)
+        fprintf(stderr,
+                "worker: %d pictures at once need %zu MiB of memory beside the weights, and the "
+                "limit is %zu MiB: at most %d are drawn at once\n",
+                wanted, all.firm >> 20, all.firm_limit >> 20, places);
+    if (memory.firm_limit > 0 &&
+        larger(memory.weights_text, memory.weights_transformer) + memory.firm > memory.firm_limit)
+        fprintf(stderr,
+                "worker: weights of %zu MiB have no room in the %zu MiB of memory: they are read "
+                "from the disk again and again, which is slow\n",
+                larger(memory.weights_text, memory.weights_transformer) >> 20,
+                memory.firm_limit >> 20);
 }
 
 static bool open_worker(struct worker *worker, int channel_fd, struct error *err)
@@ -52,6 +113,9 @@ static bool open_worker(struct worker *worker, int channel_fd, struct error *err
     if (!image_text_from_utf8(&worker->model_name, (const unsigned char *)worker->info.model_name,
                               strlen(worker->info.model_name), err))
         return false;
+    if (!check_memory(worker, err))
+        return false;
+    fit_memory(worker);
     worker_tell_loading(worker, "loading weights", 0.25);
     return warm_up(worker, err);
 }

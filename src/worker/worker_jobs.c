@@ -46,6 +46,7 @@ void worker_take_job(struct worker *worker, struct job_message *message)
     job->message = *message;
     message->spec = (struct job_spec){0};
     job->request = worker_request(&job->message.spec);
+    job->draws_alone = job->was_short_of_memory = message->is_frugal;
     for (int i = 0; i < JOB_COUNT_MAX; i++)
         job->place_of[i] = PICTURE_WAITS;
     while (*last)

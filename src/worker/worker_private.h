@@ -38,6 +38,7 @@ struct worker {
     struct inbox *inbox;
     struct pipeline *pipeline;
     struct pipeline_info info;
+    int max_batch;             /* the option, or what there is memory for */
     char *model_name;          /* UTF-8 */
     struct worker_facts facts; /* as told when it got ready */
     struct pipeline_batch *batch;

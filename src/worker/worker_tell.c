@@ -80,7 +80,7 @@ static void fill_facts(struct worker *worker)
     *facts = (struct worker_facts){
         .side_max = info->side_max,
         .layer_count = info->layer_count,
-        .max_batch = worker->options->max_batch,
+        .max_batch = worker->max_batch,
         .is_turbo = info->is_turbo,
         .has_t5 = info->has_t5,
         .has_encoder = info->has_encoder,
@@ -207,17 +207,20 @@ void worker_tell_failed(struct worker *worker, uint64_t ticket, enum job_failure
 
 /* --- Estimates --- */
 
-/* Without memory limits that the system tells, everything fits. */
-static void judge(struct estimated_message *answer, const struct pipeline_device_state *state)
+/* Without memory limits that the system tells, everything fits. Weights that a host reads from
+ * files need not. */
+static void judge(struct estimated_message *answer, const struct pipeline_memory *memory,
+                  const struct pipeline_device_state *state)
 {
     char text[sizeof answer->message];
+    size_t needed = memory->firm_limit > 0 ? memory->firm : memory->peak;
     size_t available = state->free_bytes + state->used_bytes;
 
-    answer->fits = state->total_bytes == 0 || available == 0 || answer->peak_bytes <= available;
+    answer->fits = state->total_bytes == 0 || available == 0 || needed <= available;
     if (answer->fits)
         return;
-    snprintf(text, sizeof text, "needs %llu MiB, and %zu MiB can be had",
-             (unsigned long long)(answer->peak_bytes >> 20), available >> 20);
+    snprintf(text, sizeof text, "needs %zu MiB, and %zu MiB can be had", needed >> 20,
+             available >> 20);
     worker_fit_text(answer->message, sizeof answer->message, text);
 }
 
@@ -238,7 +241,7 @@ void worker_answer_estimate(struct worker *worker, const struct job_message *mes
     answer.seconds = worker->seconds_per_cost * job_spec_cost(spec);
     if (pipeline_batch_estimate(worker->pipeline, &request, places, &memory, &err)) {
         answer.peak_bytes = memory.peak;
-        judge(&answer, &state);
+        judge(&answer, &memory, &state);
     } else {
         worker_fit_text(answer.message, sizeof answer.message, err.message);
     }

@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "server/supervisor.h"
 #include "support/support.h"
 
 void fake_worker_come(struct fake_worker *worker, int control_fd, uint32_t index, uint32_t restarts)
@@ -36,6 +35,8 @@ void fake_worker_come(struct fake_worker *worker, int control_fd, uint32_t index
     assert_int_equal(sendmsg(control_fd, &message, 0), sizeof arrived);
     close(ends[0]);
     close(memory);
+    worker->control_fd = control_fd;
+    worker->index = index;
     assert_true(channel_create(&worker->channel, ends[1], &err));
 }
 
@@ -73,11 +74,20 @@ void fake_worker_ready(struct fake_worker *worker)
     say(worker, MESSAGE_READY, &record, -1);
 }
 
-void fake_worker_die(struct fake_worker *worker)
+void fake_worker_end(struct fake_worker *worker, enum worker_end end, uint64_t memory_limit)
 {
+    struct worker_ended ended = {
+        .index = worker->index, .pid = 1, .end = end, .memory_limit = memory_limit};
+
     channel_destroy(worker->channel);
     munmap(worker->heartbeat, sizeof *worker->heartbeat);
+    (void)send(worker->control_fd, &ended, sizeof ended, MSG_NOSIGNAL); /* if there is a hub */
     *worker = (struct fake_worker){0};
+}
+
+void fake_worker_die(struct fake_worker *worker)
+{
+    fake_worker_end(worker, WORKER_EXITED, 0);
 }
 
 static struct record_reader wait_for(struct fake_worker *worker, uint32_t type)

@@ -6,19 +6,24 @@
 
 #include <stdint.h>
 
+#include "server/supervisor.h"
 #include "wire/channel.h"
 #include "wire/messages.h"
 
 struct fake_worker {
     struct channel *channel;
     struct heartbeat *heartbeat;
+    int control_fd; /* borrowed */
+    uint32_t index;
 };
 
 /* Comes to the hub over `control_fd`, the supervisor's end. */
 void fake_worker_come(struct fake_worker *worker, int control_fd, uint32_t index,
                       uint32_t restarts);
 void fake_worker_ready(struct fake_worker *worker);
+/* The supervisor says why right after: fake_worker_die says that it exited. */
 void fake_worker_die(struct fake_worker *worker);
+void fake_worker_end(struct fake_worker *worker, enum worker_end end, uint64_t memory_limit);
 
 /* Waits for a record of this type and skips others; the ticket in it. */
 uint64_t fake_worker_expect(struct fake_worker *worker, uint32_t type);

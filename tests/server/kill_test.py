@@ -2,11 +2,12 @@
 
 usage: kill_test.py SD35 [--each N] [--moments N] [--seed N] [SCENARIO ...]
 
-SCENARIOs choose of: points, moments, batch, waiting, hanging, poison, sigterm, full, readonly, second, damaged. SD35 is
-sd35-mortal; without kill points, points and poison are SKIPPED, loudly, as are full and readonly where nothing can be mounted (they need root).
+SCENARIOs choose of: points, moments, batch, waiting, hanging, poison, sigterm, full, readonly, second, damaged, memory. SD35 is
+sd35-mortal; without kill points, points and poison are SKIPPED, loudly, as are full and readonly where nothing can be mounted, and memory where no
+control group can be made (they need root).
 
 After all of it every job that was answered with 202 is done, once, with the bytes that the same request always gives, or has failed as poison because
-its process was killed twice; one idempotency key is one job; and `sd35 verify --store` finds no defect after each scenario.
+its process was killed twice, or as out_of_memory because the kernel did it; one idempotency key is one job; and `sd35 verify --store` finds no defect after each scenario.
 """
 import argparse
 import collections
@@ -21,6 +22,7 @@ import threading
 import time
 
 import kill_faults
+import kill_memory
 import kill_points
 from kill_jobs import FAILURES, Clients, Jobs, end, has_kill_points, job_of, kill, wait_end, wait_step, workers_killed
 from running import is_alive, wait_until
@@ -192,7 +194,8 @@ def sigterm(jobs, arguments):
 
 
 SCENARIOS = {"points": points, "moments": moments, "batch": batch, "waiting": waiting, "hanging": hanging, "poison": poison, "sigterm": sigterm,
-             "full": kill_faults.full, "readonly": kill_faults.readonly, "second": kill_faults.second, "damaged": kill_faults.damaged}
+             "full": kill_faults.full, "readonly": kill_faults.readonly, "second": kill_faults.second, "damaged": kill_faults.damaged,
+             "memory": kill_memory.memory}
 
 
 def missing(name, program):
@@ -201,7 +204,7 @@ def missing(name, program):
         return "the program has no kill points (sd35-mortal has)"
     if name in ("full", "readonly") and not kill_faults.can_mount():
         return "nothing can be mounted here"
-    return None
+    return kill_memory.missing() if name == "memory" else None
 
 
 def run(name, arguments):

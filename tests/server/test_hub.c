@@ -608,6 +608,54 @@ static void a_job_comes_alone_the_second_time(void **state)
     fake_worker_done(&scene->worker, take(scene));
 }
 
+/* Once more, alone and one picture at a time; then it is told the limit. Others go on. */
+static void a_job_that_runs_out_of_memory_has_one_more_try(void **state)
+{
+    struct scene *scene = *state;
+    struct job_message message;
+    struct id large, other;
+    struct job_view view;
+
+    bring_worker(scene);
+    large = add_job(scene, (struct wish){0});
+    message = fake_worker_take(&scene->worker);
+    assert_false(message.is_frugal);
+    job_spec_finish(&message.spec);
+    other = add_job(scene, (struct wish){.owner = "ben"});
+    fake_worker_end(&scene->worker, WORKER_OUT_OF_MEMORY, 300 << 20);
+    bring_worker(scene);
+    message = fake_worker_take(&scene->worker);
+    assert_true(message.is_frugal);
+    job_spec_finish(&message.spec);
+    fake_worker_end(&scene->worker, WORKER_OUT_OF_MEMORY, 300 << 20);
+    assert_string_equal(hear(&scene->ears, EVENT_JOB_FAILED).job, large.text);
+    view = peek(scene, large.text);
+    assert_string_equal(view.error_code, "out_of_memory");
+    assert_non_null(strstr(view.error_message, "300 MiB"));
+    assert_int_equal(view.attempts, 2);
+    job_view_finish(&view);
+    bring_worker(scene);
+    message = fake_worker_take(&scene->worker);
+    assert_false(message.is_frugal);
+    job_spec_finish(&message.spec);
+    fake_worker_done(&scene->worker, message.ticket);
+    assert_string_equal(hear(&scene->ears, EVENT_JOB_DONE).job, other.text);
+}
+
+/* A supervisor that does not say why is not waited for for long. */
+static void a_silent_death_is_a_death(void **state)
+{
+    struct scene *scene = *state;
+
+    bring_worker(scene);
+    add_job(scene, (struct wish){0});
+    take(scene);
+    hear(&scene->ears, EVENT_JOB_STARTED);
+    scene->worker.index = 1; /* of which nobody has heard */
+    fake_worker_die(&scene->worker);
+    hear(&scene->ears, EVENT_JOB_QUEUED);
+}
+
 static void a_worker_without_a_beat_is_killed(void **state)
 {
     struct scene *scene = *state;
@@ -921,6 +969,8 @@ int main(void)
         HUB_TEST(a_deadline_ends_jobs_that_wait_or_run),
         HUB_TEST(a_job_that_kills_workers_fails_and_others_go_on),
         HUB_TEST(a_job_comes_alone_the_second_time),
+        HUB_TEST(a_job_that_runs_out_of_memory_has_one_more_try),
+        HUB_TEST(a_silent_death_is_a_death),
         HUB_TEST(a_worker_without_a_beat_is_killed),
         HUB_TEST(a_worker_that_talks_nonsense_is_dropped),
         HUB_TEST(the_past_is_told_again),

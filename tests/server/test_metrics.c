@@ -206,9 +206,10 @@ static void test_counting(void **state)
     assert_true(value_now(NULL, "sd35_rejects_total{reason=\"other\"}") == others + 2);
     metrics_count(METRIC_PICTURES, "", 4);
     assert_true(value_now(NULL, "sd35_pictures_total") == 4);
-    metrics_count(METRIC_WORKER_RESTARTS, "", 1);
-    assert_true(value_now(NULL, "sd35_worker_restarts_total") == 1);
-    assert_true(value_now(&ready_hub, "sd35_worker_restarts_total") == 4);
+    metrics_count(METRIC_WORKER_RESTARTS, "hang", 1);
+    assert_true(value_now(NULL, "sd35_worker_restarts_total{reason=\"hang\"}") == 1);
+    assert_true(value_now(&ready_hub, "sd35_worker_restarts_total{reason=\"hang\"}") == 1);
+    assert_true(value_now(&ready_hub, "sd35_worker_restarts_total{reason=\"other\"}") == 3);
 }
 
 static void test_histograms(void **state)

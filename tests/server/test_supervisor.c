@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -16,9 +17,10 @@
 
 /* What a child writes to the test: one of these each time it starts or sees something. */
 struct note {
-    char what; /* F front started, W worker came to the front, T it got SIGTERM, H SIGHUP */
+    /* F front started, W worker came to the front, E it ended, T the front got SIGTERM, H SIGHUP */
+    char what;
     int32_t pid;
-    uint32_t restarts;
+    uint32_t restarts; /* of E: how */
 };
 
 static struct scene {
@@ -51,26 +53,34 @@ static void on_signal(int signal)
         got_hup = 1;
 }
 
-static void hear_arrival(int control_fd)
+static void hear_news(int control_fd)
 {
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(2 * sizeof(int))];
     } control = {0};
-    struct worker_arrived arrived;
-    struct iovec part = {&arrived, sizeof arrived};
+    union {
+        struct worker_arrived arrived;
+        struct worker_ended ended;
+    } news;
+    const struct worker_arrived *arrived = &news.arrived;
+    struct iovec part = {&news, sizeof news};
     struct msghdr message = {.msg_iov = &part,
                              .msg_iovlen = 1,
                              .msg_control = &control,
                              .msg_controllen = sizeof control};
     struct front_says says = {.word = FRONT_KILL_WORKER};
 
-    if (recvmsg(control_fd, &message, MSG_DONTWAIT) != (ssize_t)sizeof arrived)
+    ssize_t size = recvmsg(control_fd, &message, MSG_DONTWAIT);
+
+    if (size == (ssize_t)sizeof news.ended)
+        note('E', news.ended.pid, news.ended.end);
+    if (size != (ssize_t)sizeof news.arrived)
         return;
     if (control.header.cmsg_len != CMSG_LEN(2 * sizeof(int)))
         _exit(98);
-    note('W', arrived.pid, arrived.restarts);
-    says.index = arrived.index;
+    note('W', arrived->pid, arrived->restarts);
+    says.index = arrived->index;
     if (scene.worker_hangs)
         (void)!send(control_fd, &says, sizeof says, 0);
     if (scene.front == FRONT_DIES_SLOWLY) {
@@ -103,7 +113,7 @@ static int run_front(void *context, int control_fd)
         raise(SIGKILL);
     for (;;) {
         ppoll(&polled, 1, NULL, &open);
-        hear_arrival(control_fd);
+        hear_news(control_fd);
         if (got_hup)
             note('H', getpid(), 0);
         got_hup = 0;
@@ -228,6 +238,64 @@ static void workers_that_die_come_again(void **state)
     assert_int_equal(finish(pid), 0);
 }
 
+static void the_front_is_told_how_workers_end(void **state)
+{
+    struct note came, ended;
+    pid_t pid;
+
+    (void)state;
+    scene = (struct scene){.worker_code = 3};
+    pid = start(30, 0.001);
+    came = expect('W');
+    ended = expect('E');
+    assert_int_equal(ended.pid, came.pid);
+    assert_int_equal(ended.restarts, WORKER_EXITED);
+    kill(pid, SIGTERM);
+    assert_int_equal(finish(pid), 0);
+    scene = (struct scene){.worker_code = -1};
+    pid = start(30, 0.001);
+    came = expect('W');
+    kill(came.pid, SIGKILL);
+    ended = expect('E');
+    assert_int_equal(ended.pid, came.pid);
+    assert_int_equal(ended.restarts, WORKER_KILLED);
+    kill(pid, SIGTERM);
+    assert_int_equal(finish(pid), 0);
+}
+
+static int oom_score(pid_t pid)
+{
+    char path[64], text[16] = "";
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)pid);
+    file = fopen(path, "r");
+    assert_non_null(file);
+    assert_non_null(fgets(text, sizeof text, file));
+    fclose(file);
+    return atoi(text);
+}
+
+static void the_kernel_finds_workers_first(void **state)
+{
+    struct note front, worker;
+    int own = oom_score(getpid());
+    pid_t pid;
+
+    (void)state;
+    scene = (struct scene){.worker_code = -1};
+    pid = start(30, 0);
+    front = expect('F');
+    worker = expect('W');
+    while (oom_score(worker.pid) == own && own < 1000) /* it is being born */
+        usleep(1000);
+    assert_int_equal(oom_score(worker.pid), own + 500 > 1000 ? 1000 : own + 500);
+    assert_int_equal(oom_score(front.pid), own);
+    assert_int_equal(oom_score(pid), own);
+    kill(pid, SIGTERM);
+    assert_int_equal(finish(pid), 0);
+}
+
 static void a_worker_that_is_told_nonsense_ends_it(void **state)
 {
     pid_t pid;
@@ -246,6 +314,7 @@ static void a_worker_that_hangs_is_killed_when_the_front_says_so(void **state)
     scene = (struct scene){.worker_code = -1, .worker_hangs = true};
     pid = start(30, 0.001);
     assert_int_equal(expect('W').restarts, 0);
+    assert_int_equal(expect('E').restarts, WORKER_HUNG);
     assert_int_equal(expect('W').restarts, 1);
     kill(pid, SIGTERM);
     assert_int_equal(finish(pid), 0);
@@ -345,6 +414,8 @@ int main(void)
         cmocka_unit_test(a_second_signal_ends_at_once),
         cmocka_unit_test(a_front_that_does_not_drain_is_killed),
         cmocka_unit_test(workers_that_die_come_again),
+        cmocka_unit_test(the_front_is_told_how_workers_end),
+        cmocka_unit_test(the_kernel_finds_workers_first),
         cmocka_unit_test(a_worker_that_is_told_nonsense_ends_it),
         cmocka_unit_test(a_worker_that_hangs_is_killed_when_the_front_says_so),
         cmocka_unit_test(a_front_that_dies_comes_again_with_new_workers),

@@ -21,6 +21,7 @@
 static const struct job_message job = {
     .ticket = 0x0123456789abcdef,
     .is_watched = true,
+    .is_frugal = true,
     .attempt = 2,
     .model_hash = "0123456789",
     .spec =

@@ -188,7 +188,11 @@ static void send_record(struct front *front, enum message_type type, struct reco
 static void send_job(struct front *front, uint64_t ticket, const struct job_spec *spec,
                      bool is_watched)
 {
-    const struct job_message message = {ticket, is_watched, 1, *spec, HASH};
+    const struct job_message message = {.ticket = ticket,
+                                        .is_watched = is_watched,
+                                        .attempt = 1,
+                                        .spec = *spec,
+                                        .model_hash = HASH};
     struct record_writer record = {0};
 
     job_message_write(&record, &message);
