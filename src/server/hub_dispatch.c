@@ -177,7 +177,13 @@ static bool start_job(struct hub *hub, struct hub_worker *worker, struct hub_job
 
 void hub_dispatch(struct hub *hub, double now)
 {
+    enum store_disk disk = hub->disk;
+
     if (hub->is_draining || now < hub->dispatch_after)
+        return;
+    /* The reserve is for what was accepted. Where nothing can be written at all, a picture would be
+     * drawn for nothing. */
+    if (disk == STORE_DISK_READ_ONLY || disk == STORE_DISK_GONE || hub->held.first)
         return;
     for (;;) {
         struct hub_job *job = hub_queue_first(&hub->queue);
