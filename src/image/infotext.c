@@ -161,7 +161,7 @@ static const char *layers_text(char *text, size_t size, const int32_t *layers, i
 
 bool infotext_of_drawing(char **out, const struct infotext_drawing *drawing, struct error *err)
 {
-    char layers[INFOTEXT_SKIP_LAYERS_MAX * 14], hash[11];
+    char layers[INFOTEXT_SKIP_LAYERS_MAX * 14];
     bool skips = drawing->skip_layer_count > 0;
     struct infotext infotext = {
         .prompt = drawing->prompt,
@@ -173,7 +173,6 @@ bool infotext_of_drawing(char **out, const struct infotext_drawing *drawing, str
         .seed = drawing->seed,
         .width = drawing->width,
         .height = drawing->height,
-        .model_hash = hash,
         .model = drawing->model,
         .fp8_weight = fp8_weight(drawing->weight_types),
         .denoising_strength = drawing->has_init_image ? drawing->strength : -1,
@@ -186,6 +185,5 @@ bool infotext_of_drawing(char **out, const struct infotext_drawing *drawing, str
         .version = drawing->version,
     };
 
-    snprintf(hash, sizeof hash, "%s", drawing->model_hash ? drawing->model_hash : "");
     return infotext_format(out, &infotext, err);
 }

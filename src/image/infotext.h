@@ -43,8 +43,8 @@ struct infotext_drawing {
     int steps, width, height;
     double guidance_scale, flow_shift;
     uint64_t seed;
-    const char *model, *model_hash; /* a longer hash is cut; NULL or "": unknown */
-    const char *weight_types;       /* "f16 f8_e4m3" */
+    const char *model; /* its hash is left out: it becomes known later, and bytes must not change */
+    const char *weight_types; /* "f16 f8_e4m3" */
     bool has_init_image, has_t5;
     double strength; /* with an init image */
     int t5_tokens;   /* with T5 */

@@ -6,6 +6,12 @@ static void handle_live(struct http_exchange *exchange, void *context)
     http_reply_json(exchange, 200, json_pack("{s:s}", "status", "live"));
 }
 
+static const char *const disk_words[] = {
+    [STORE_DISK_FULL] = "disk_reserve",
+    [STORE_DISK_READ_ONLY] = "writable_outputs",
+    [STORE_DISK_GONE] = "outputs_folder",
+};
+
 /* What keeps the server from being ready, as words for programs. */
 static json_t *missing_parts(const struct hub_state *state)
 {
@@ -13,8 +19,10 @@ static json_t *missing_parts(const struct hub_state *state)
 
     if (!state->store_works)
         json_array_append_new(missing, json_string("store"));
-    if (!state->disk_has_reserve)
-        json_array_append_new(missing, json_string("disk_reserve"));
+    if (state->disk != STORE_DISK_GOOD)
+        json_array_append_new(missing, json_string(disk_words[state->disk]));
+    if (state->pictures_held > 0)
+        json_array_append_new(missing, json_string("stored_pictures"));
     if (state->workers_ready == 0)
         json_array_append_new(missing, json_string("worker"));
     if (state->is_draining)

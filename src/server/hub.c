@@ -174,7 +174,9 @@ static struct hub_job *find_running(struct hub *hub)
 {
     for (int b = 0; b < HUB_BUCKETS; b++) {
         for (struct hub_job *job = hub->buckets[b]; job; job = job->next_in_bucket) {
-            if (job->state == JOB_RUNNING && job->owed == OWED_NOTHING)
+            bool waits_for_disk = job->owed == OWED_FINISH && hub_job_is_held(hub, job);
+
+            if (job->state == JOB_RUNNING && (job->owed == OWED_NOTHING || waits_for_disk))
                 return job;
         }
     }
@@ -213,6 +215,7 @@ static void tick(struct hub *hub, double now)
     if (hub->next_expiry > 0 && now >= hub->next_expiry)
         hub_expire(hub, now);
     hub_questions_give_up(hub, NULL, now);
+    hub_retry_held(hub, now);
     advance_drain(hub, now);
     if (now < hub->next_tick)
         return;
@@ -220,7 +223,7 @@ static void tick(struct hub *hub, double now)
     hub_watch_beats(hub, now);
     hub_probe_store(hub);
     hub_settle_all(hub);
-    hub_disk_has_reserve(hub, now);
+    hub_look_at_disk(hub, now);
     if (now - hub->swept_at >= SWEEP_SECONDS) {
         hub->swept_at = now;
         pthread_mutex_lock(&hub->lock);
@@ -231,7 +234,7 @@ static void tick(struct hub *hub, double now)
 
 static void set_timer(struct hub *hub)
 {
-    double when = fmin(hub->next_tick, hub_questions_next(hub));
+    double when = fmin(hub->next_tick, fmin(hub_questions_next(hub), hub_held_next(hub)));
     struct itimerspec time = {0};
 
     if (hub->next_expiry > 0)
@@ -348,8 +351,9 @@ static struct hub *hub_allocate(const struct hub_options *options, int control_f
                                                                   : options->max_batch;
     hub->control_fd = control_fd;
     hub->epoll_fd = hub->wake_fd = hub->timer_fd = -1;
-    hub->store_works = hub->disk_has_reserve = true;
+    hub->store_works = true;
     hub->patience = (struct hub_patience){.least = 10, .unmeasured = 300};
+    hub_set_held_limits(hub, HELD_SECONDS_MAX, HELD_PICTURE_BYTES_MAX);
     pthread_mutex_init(&hub->lock, NULL);
     pthread_mutex_init(&hub->calls.lock, NULL);
     return hub;
@@ -400,6 +404,7 @@ void hub_destroy(struct hub *hub)
         pthread_join(hub->thread, NULL);
     }
     hub_workers_destroy(hub);
+    hub_drop_held(hub, NULL);
     hub_jobs_destroy(hub);
     hub_queue_destroy(&hub->queue);
     hub_events_finish(&hub->events);
@@ -444,6 +449,12 @@ void hub_set_patience(struct hub *hub, double least, double unmeasured)
     pthread_mutex_unlock(&hub->lock);
 }
 
+void hub_set_held_limits(struct hub *hub, double seconds, size_t bytes)
+{
+    hub->held.seconds_max = seconds;
+    hub->held.bytes_max = bytes;
+}
+
 /* --- The whole --- */
 
 void hub_state(struct hub *hub, struct hub_state *out)
@@ -451,7 +462,8 @@ void hub_state(struct hub *hub, struct hub_state *out)
     *out = (struct hub_state){0};
     pthread_mutex_lock(&hub->lock);
     out->store_works = hub->store_works;
-    out->disk_has_reserve = hub->disk_has_reserve;
+    out->disk = hub->disk;
+    out->pictures_held = hub->held.count;
     out->is_draining = hub->is_draining;
     out->has_facts = hub->has_facts;
     out->facts = hub->facts;
@@ -470,6 +482,6 @@ void hub_state(struct hub *hub, struct hub_state *out)
         }
     }
     pthread_mutex_unlock(&hub->lock);
-    out->is_ready =
-        out->workers_ready > 0 && out->store_works && out->disk_has_reserve && !out->is_draining;
+    out->is_ready = out->workers_ready > 0 && out->store_works && out->disk == STORE_DISK_GOOD &&
+                    out->pictures_held == 0 && !out->is_draining;
 }

@@ -170,8 +170,10 @@ void hub_unsubscribe(struct hub *hub, struct hub_subscription *subscription);
 /* --- The whole --- */
 
 struct hub_state {
-    bool is_ready; /* a worker can draw, the store takes jobs, the disk has its reserve */
-    bool store_works, disk_has_reserve, is_draining;
+    bool is_ready; /* a worker can draw, the store takes jobs, the disk is good, nothing is held */
+    bool store_works, is_draining;
+    enum store_disk disk;
+    int pictures_held; /* finished ones that the disk does not take */
     int workers, workers_ready;
     struct loading_message loading; /* of a worker that is not ready */
     bool has_facts;

@@ -126,7 +126,6 @@ static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job 
 
     job->is_watched = hub_has_watcher(hub, job);
     message.is_watched = job->is_watched;
-    memcpy(message.model_hash, hub->model_hash, sizeof message.model_hash);
     for (int i = 0; i < HUB_BATCH_MAX; i++) {
         if (worker->slots[i].job == job)
             message.ticket = worker->slots[i].ticket;
@@ -178,7 +177,13 @@ static bool start_job(struct hub *hub, struct hub_worker *worker, struct hub_job
 
 void hub_dispatch(struct hub *hub, double now)
 {
+    enum store_disk disk = hub->disk;
+
     if (hub->is_draining || now < hub->dispatch_after)
+        return;
+    /* The reserve is for what was accepted. Where nothing can be written at all, a picture would be
+     * drawn for nothing. */
+    if (disk == STORE_DISK_READ_ONLY || disk == STORE_DISK_GONE || hub->held.first)
         return;
     for (;;) {
         struct hub_job *job = hub_queue_first(&hub->queue);

@@ -210,14 +210,15 @@ static bool pay_put_back(struct hub *hub, struct hub_job *job, struct error *err
     return true;
 }
 
-/* The job may be gone after this. */
-static void settle(struct hub *hub, struct hub_job *job)
+void hub_settle(struct hub *hub, struct hub_job *job)
 {
     enum hub_owed owed = job->owed;
     double start = seconds_now();
     struct error err;
     bool works = true;
 
+    if (owed == OWED_FINISH && hub_job_is_held(hub, job))
+        return;
     job->owed = OWED_NOTHING;
     switch (owed) {
     case OWED_NOTHING:
@@ -249,7 +250,15 @@ void hub_owe(struct hub *hub, struct hub_job *job, enum hub_owed owed, const cha
     snprintf(job->owed_code, sizeof job->owed_code, "%s", code ? code : "");
     free(job->owed_text);
     job->owed_text = text;
-    settle(hub, job);
+    if (owed != OWED_FINISH)
+        hub_drop_held(hub, job);
+    hub_settle(hub, job);
+}
+
+void hub_give_up(struct hub *hub, struct hub_job *job, const char *code, const char *message)
+{
+    hub_leave_worker(hub, job, true);
+    hub_owe(hub, job, OWED_FAIL, code, strdup(message));
 }
 
 void hub_settle_all(struct hub *hub)
@@ -261,7 +270,7 @@ void hub_settle_all(struct hub *hub)
             next = job->next_in_bucket;
             if (job->owed == OWED_NOTHING)
                 continue;
-            settle(hub, job);
+            hub_settle(hub, job);
             /* Retiring it may have freed an older one, which may be `next`: the rest of the
              * bucket comes at the next tick. */
             next = NULL;
@@ -294,8 +303,7 @@ void hub_expire(struct hub *hub, double now)
     struct hub_job *job;
 
     while ((job = find_expired(hub, now)) != NULL) {
-        hub_leave_worker(hub, job, true);
-        hub_owe(hub, job, OWED_FAIL, "timeout", strdup("it was not done in time"));
+        hub_give_up(hub, job, "timeout", "it was not done in time");
     }
 }
 
@@ -316,6 +324,7 @@ static void stop_job(struct hub *hub, struct hub_job *job)
 {
     hub_leave_worker(hub, job, true);
     job->owed = OWED_NOTHING;
+    hub_drop_held(hub, job);
     become_cancelled(hub, job);
 }
 

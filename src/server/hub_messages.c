@@ -168,63 +168,6 @@ static bool check_picture(const struct picture_message *picture, int fd, size_t 
     return size_of(fd, PICTURE_BYTES_MAX, size) && *size == sum;
 }
 
-/* The job fails, its place stays taken until the worker heard of it. */
-static void give_up(struct hub *hub, struct hub_job *job, const char *code, const char *message)
-{
-    hub_leave_worker(hub, job, true);
-    hub_owe(hub, job, OWED_FAIL, code, strdup(message));
-}
-
-static bool keep_picture(struct hub *hub, struct hub_job *job,
-                         const struct picture_message *picture, const unsigned char *bytes,
-                         bool *kept, struct error *err)
-{
-    struct store_new_picture new_picture = {
-        .index = picture->image,
-        .width = picture->width,
-        .height = picture->height,
-        .seed = picture->seed,
-        .format = image_format_name(picture->format),
-        .file = {bytes, (size_t)picture->file_bytes},
-        .thumbnail = {bytes + picture->file_bytes, (size_t)picture->thumbnail_bytes},
-    };
-    struct store_job row;
-    bool found = false, is_set;
-
-    if (picture->thumbnail_bytes == 0)
-        new_picture.thumbnail.bytes = NULL;
-    if (!store_add_picture(hub->store, job->id, job->fence, &new_picture, kept, err))
-        return false;
-    if (!*kept)
-        return true;
-    if (!store_get(hub->store, job->id, NULL, &row, &found, err))
-        return false;
-    is_set = found && hub_job_set_pictures(hub, job, &row);
-    if (found)
-        store_job_finish(&row);
-    return is_set || error_set(err, ERROR_NO_MEMORY, "a job's pictures");
-}
-
-static void store_picture_of(struct hub *hub, struct hub_job *job,
-                             const struct picture_message *picture, const unsigned char *bytes)
-{
-    double start = seconds_now();
-    struct error err;
-    bool kept = false;
-
-    if (!hub_note_store(hub, keep_picture(hub, job, picture, bytes, &kept, &err), &err)) {
-        give_up(hub, job, "storage", "the picture could not be stored");
-        return;
-    }
-    metrics_observe(METRIC_STORE_SECONDS, seconds_now() - start);
-    if (!kept) {
-        give_up(hub, job, "lost", "somebody else took the job over");
-        return;
-    }
-    metrics_count(METRIC_PICTURES, "", 1);
-    hub_publish(hub, EVENT_PICTURE, job, picture->image);
-}
-
 static bool take_picture(struct hub *hub, struct hub_worker *worker, struct record_reader reader,
                          int fd)
 {
@@ -240,10 +183,9 @@ static bool take_picture(struct hub *hub, struct hub_worker *worker, struct reco
         return true;
     bytes = read_bytes(fd, size);
     if (bytes)
-        store_picture_of(hub, slot->job, &picture, bytes);
+        hub_keep_picture(hub, slot->job, &picture, bytes, size);
     else
-        give_up(hub, slot->job, "no_memory", "the server was short of memory");
-    free(bytes);
+        hub_give_up(hub, slot->job, "no_memory", "the server was short of memory");
     return true;
 }
 

@@ -152,6 +152,15 @@ struct hub_patience {
     double least, unmeasured;
 };
 
+/* Finished pictures that the disk did not take. */
+struct hub_held {
+    struct held_picture *first; /* the oldest */
+    size_t bytes, bytes_max;
+    int count; /* under hub->lock */
+    double seconds_max;
+    double pause, next_try; /* while there is one */
+};
+
 struct hub {
     struct hub_options options; /* fixed; folder is a copy */
     struct store *store;        /* the hub's thread alone, but for store_open_file */
@@ -170,13 +179,15 @@ struct hub {
     struct hub_worker *workers;                 /* under lock */
     int running, restarts;                      /* under lock */
     bool is_draining, is_drained;               /* under lock */
-    bool store_works, disk_has_reserve;         /* under lock */
+    bool store_works;                           /* under lock */
+    enum store_disk disk;                       /* under lock */
     bool has_facts;                             /* under lock */
     struct worker_facts facts;                  /* under lock */
     char model_hash[65];                        /* under lock; "": unknown yet */
     double seconds_per_cost;                    /* under lock */
     struct hub_patience patience;               /* under lock */
 
+    struct hub_held held;
     double drain_until, dispatch_after, next_tick, next_expiry, disk_looked_at, swept_at;
     int failed_probes;
     atomic_bool must_restart;
@@ -197,6 +208,8 @@ void hub_fail(struct hub_error *err, int status, const char *code, int retry_aft
 void hub_fail_stopping(struct hub_error *err);
 /* Tests only; before workers come. */
 void hub_set_patience(struct hub *hub, double least, double unmeasured);
+/* Before pictures come. */
+void hub_set_held_limits(struct hub *hub, double seconds, size_t bytes);
 
 /* --- hub_jobs.c --- */
 
@@ -250,10 +263,25 @@ void hub_queue_destroy(struct hub_queue *queue);
 /* Sets what the job owes and settles it; takes `text`, NULL is fine. */
 void hub_owe(struct hub *hub, struct hub_job *job, enum hub_owed owed, const char *code,
              char *text);
+/* Pays what the job owes, if that can be; the job may be gone after this. */
+void hub_settle(struct hub *hub, struct hub_job *job);
 void hub_settle_all(struct hub *hub);
+/* The job fails; its place stays taken until the worker heard of it. */
+void hub_give_up(struct hub *hub, struct hub_job *job, const char *code, const char *message);
 void hub_expire(struct hub *hub, double now);
 /* Tells the worker to stop drawing it; its place stays taken until the worker answers. */
 void hub_leave_worker(struct hub *hub, struct hub_job *job, bool tell);
+
+/* --- hub_held.c --- */
+
+/* Stores a finished picture of a running job, now or later; takes the bytes. */
+void hub_keep_picture(struct hub *hub, struct hub_job *job, const struct picture_message *picture,
+                      unsigned char *bytes, size_t size);
+bool hub_job_is_held(const struct hub *hub, const struct hub_job *job);
+/* Forgets the job's pictures that are not stored; NULL: all. */
+void hub_drop_held(struct hub *hub, const struct hub_job *job);
+void hub_retry_held(struct hub *hub, double now);
+double hub_held_next(const struct hub *hub); /* when something is to be tried or given up */
 
 /* --- hub_store.c --- */
 
@@ -262,7 +290,8 @@ MUST_CHECK bool hub_load_queue(struct hub *hub, struct error *err);
 /* Remembers whether the store works, and says it in the log once. Returns `works`. */
 bool hub_note_store(struct hub *hub, bool works, const struct error *err);
 void hub_fail_store(struct hub *hub, struct hub_error *out, const struct error *err);
-bool hub_disk_has_reserve(struct hub *hub, double now);
+/* Looks at most once a second. */
+enum store_disk hub_look_at_disk(struct hub *hub, double now);
 void hub_probe_store(struct hub *hub);
 
 /* --- hub_history.c --- */

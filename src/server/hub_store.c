@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 #include "base/clock.h"
 #include "server/hub_private.h"
@@ -16,7 +15,6 @@
 
 #define FAILED_PROBES_MAX 5
 #define RETRY_SECONDS_MAX 3600.0
-#define LEAST_FREE_BYTES (1 << 20) /* less is a full disk, whatever reserve was asked for */
 
 struct submission {
     struct hub_call call; /* first: a call is cast to it */
@@ -54,29 +52,57 @@ bool hub_note_store(struct hub *hub, bool works, const struct error *err)
     return works;
 }
 
-bool hub_disk_has_reserve(struct hub *hub, double now)
+static const char *const disk_names[] = {
+    [STORE_DISK_GOOD] = "good",
+    [STORE_DISK_FULL] = "full",
+    [STORE_DISK_READ_ONLY] = "read_only",
+    [STORE_DISK_GONE] = "gone",
+};
+
+enum store_disk hub_look_at_disk(struct hub *hub, double now)
 {
-    struct statvfs disk;
-    bool has_reserve;
+    enum store_disk disk;
 
     if (hub->disk_looked_at > 0 && now - hub->disk_looked_at < 1)
-        return hub->disk_has_reserve;
+        return hub->disk;
     hub->disk_looked_at = now;
-    has_reserve = statvfs(hub->options.folder, &disk) == 0 &&
-                  (double)disk.f_bavail * (double)disk.f_frsize >=
-                      fmax(LEAST_FREE_BYTES, hub->options.disk_reserve);
+    disk = store_look_at_disk(hub->store, hub->options.disk_reserve);
+    if (disk != hub->disk)
+        log_event(disk == STORE_DISK_GOOD ? LOG_INFO : LOG_ERROR, "store.disk", "state=%s",
+                  disk_names[disk]);
+    if (disk == STORE_DISK_GONE && store_is_replaced(hub->store))
+        atomic_store(&hub->must_restart, true);
     pthread_mutex_lock(&hub->lock);
-    hub->disk_has_reserve = has_reserve;
+    hub->disk = disk;
     pthread_mutex_unlock(&hub->lock);
-    return has_reserve;
+    return disk;
+}
+
+/* False: the disk is good. */
+static bool fail_disk(enum store_disk disk, struct hub_error *out)
+{
+    switch (disk) {
+    case STORE_DISK_GOOD:
+        return false;
+    case STORE_DISK_FULL:
+        hub_fail(out, 507, "storage_full", 60, "the disk has no room left");
+        return true;
+    case STORE_DISK_READ_ONLY:
+        hub_fail(out, 507, "storage", 60, "the folder for pictures cannot be written to");
+        return true;
+    case STORE_DISK_GONE:
+        break;
+    }
+    hub_fail(out, 507, "storage", 60, "the folder for pictures was taken away");
+    return true;
 }
 
 void hub_fail_store(struct hub *hub, struct hub_error *out, const struct error *err)
 {
     hub->disk_looked_at = 0;
-    if (err->code == ERROR_IO && !hub_disk_has_reserve(hub, seconds_now()))
-        hub_fail(out, 507, "storage_full", 60, "the disk is full");
-    else if (err->code == ERROR_NO_MEMORY)
+    if (err->code == ERROR_IO && fail_disk(hub_look_at_disk(hub, seconds_now()), out))
+        return;
+    if (err->code == ERROR_NO_MEMORY)
         hub_fail(out, 503, "no_memory", 5, "the server is short of memory");
     else
         hub_fail(out, 503, "storage", 5, "the store does not work just now");
@@ -93,7 +119,8 @@ void hub_probe_store(struct hub *hub)
     snprintf(when, sizeof when, "%lld", (long long)hub_wall_ms());
     if (hub_note_store(hub, store_set_setting(hub->store, "probe", when, &err), &err))
         return;
-    if (++hub->failed_probes >= FAILED_PROBES_MAX && hub_disk_has_reserve(hub, seconds_now()))
+    if (++hub->failed_probes >= FAILED_PROBES_MAX &&
+        hub_look_at_disk(hub, seconds_now()) == STORE_DISK_GOOD)
         atomic_store(&hub->must_restart, true);
 }
 
@@ -165,9 +192,11 @@ static bool admit(struct hub *hub, struct submission *submission, double now)
                  "the model is still being loaded");
         return refuse(submission, "not_ready");
     }
-    if (!hub_disk_has_reserve(hub, now)) {
-        hub_fail(submission->err, 507, "storage_full", 60, "the disk has no room left");
-        return refuse(submission, "disk_full");
+    if (fail_disk(hub_look_at_disk(hub, now), submission->err))
+        return refuse(submission, submission->err->code);
+    if (hub->held.first) {
+        hub_fail(submission->err, 507, "storage", 60, "finished pictures wait to be stored");
+        return refuse(submission, "storage");
     }
     pthread_mutex_lock(&hub->lock);
     owner = submission->owner = hub_owner_get(&hub->queue, submission->job.owner);

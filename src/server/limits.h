@@ -22,9 +22,12 @@
 #define WRITE_STALL_SECONDS_MAX 30
 #define STREAM_BYTES_MAX 65536 /* that a slow reader of events may have waiting */
 #define STREAM_BEAT_SECONDS 10
-#define EVENTS_KEPT 4096                 /* for Last-Event-ID */
-#define RECENT_JOBS_KEPT 2048            /* that ended, in memory */
-#define LOGIN_FAILURES_PER_MINUTE_MAX 10 /* of an address */
+#define HELD_SECONDS_MAX 60 /* for a finished picture that cannot be written */
+#define HELD_PAUSE_SECONDS_MAX 8
+#define HELD_PICTURE_BYTES_MAX ((size_t)256 << 20) /* of all that are held */
+#define EVENTS_KEPT 4096                           /* for Last-Event-ID */
+#define RECENT_JOBS_KEPT 2048                      /* that ended, in memory */
+#define LOGIN_FAILURES_PER_MINUTE_MAX 10           /* of an address */
 #define SESSION_SECONDS (14 * 86400)
 #define ENDED_SESSIONS_MAX 64 /* of a credential, that are known one by one */
 #define SIGNED_URL_SECONDS 3600

@@ -199,7 +199,7 @@ void metrics_write_hub(FILE *out, struct hub *hub)
     write_gauge(out, "sd35_draining", "1: nothing new is accepted.", state.is_draining);
     write_gauge(out, "sd35_store_works", "1: the store takes jobs.", state.store_works);
     write_gauge(out, "sd35_disk_has_reserve", "1: the disk has its reserve.",
-                state.disk_has_reserve);
+                state.disk != STORE_DISK_FULL);
     metrics_write_head(out, "sd35_jobs", "gauge", "Jobs that are not done yet.");
     fprintf(out, "sd35_jobs{state=\"queued\"} %d\nsd35_jobs{state=\"running\"} %d\n", state.queued,
             state.running);

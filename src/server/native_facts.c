@@ -110,7 +110,7 @@ void native_get_device(struct http_exchange *exchange, void *context)
                            "is_ready", state.is_ready, "is_draining", state.is_draining, "workers",
                            state.workers, "workers_ready", state.workers_ready, "restarts",
                            state.restarts, "store_works", state.store_works, "disk_has_reserve",
-                           state.disk_has_reserve, "loading", loading_json(&state), "device",
+                           state.disk != STORE_DISK_FULL, "loading", loading_json(&state), "device",
                            device_json(&state)));
 }
 
@@ -124,7 +124,8 @@ void native_get_queue(struct http_exchange *exchange, void *context)
         exchange, 200,
         json_pack("{s:i, s:i, s:o, s:b, s:o}", "queued", state.queued, "running", state.running,
                   "max_queue", limit_json(native->options.max_queue), "is_accepting",
-                  !state.is_draining && state.store_works && state.disk_has_reserve,
+                  !state.is_draining && state.store_works && state.disk == STORE_DISK_GOOD &&
+                      state.pictures_held == 0,
                   "seconds_per_cost",
                   state.seconds_per_cost > 0 ? json_real(state.seconds_per_cost) : json_null()));
 }

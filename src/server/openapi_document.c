@@ -211,7 +211,7 @@ static const struct status statuses[] = {
     {501, "not for this model", WITH_BODY},
     {503, "the model is being loaded, or the server stops: see Retry-After", ALWAYS},
     {504, "its time was over before it was done", ALWAYS},
-    {507, "the disk is full", WITH_BODY},
+    {507, "the disk is full or cannot be written to: see Retry-After", WITH_BODY},
 };
 
 static bool applies(const struct status *status, const struct http_route *route)

@@ -174,6 +174,15 @@ static bool open_folders(struct store *store, struct error *err)
     return store->temporary_fd >= 0;
 }
 
+/* Closing a descriptor of the database that can be read would end SQLite's locks on it. */
+static bool remember_database(struct store *store, struct error *err)
+{
+    store->database_fd =
+        openat(store->state_fd, STORE_DATABASE_NAME, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    return store->database_fd >= 0 ||
+           error_set_errno(err, errno, "the database of '%s'", store->folder);
+}
+
 bool store_open(struct store **out, const char *folder, struct error *err)
 {
     struct store *store = calloc(1, sizeof *store);
@@ -181,12 +190,14 @@ bool store_open(struct store **out, const char *folder, struct error *err)
     if (!store)
         return error_set(err, ERROR_NO_MEMORY, "opening the store");
     store->folder_fd = store->state_fd = store->temporary_fd = store->lock_fd = -1;
+    store->database_fd = -1;
     store->folder = realpath(folder, NULL);
     if (!store->folder) {
         error_set_errno(err, errno, "opening the store's folder '%s'", folder);
         goto fail;
     }
-    if (!open_folders(store, err) || !store_schema_open(store, err) || !recover_jobs(store, err) ||
+    if (!open_folders(store, err) || !store_schema_open(store, err) ||
+        !remember_database(store, err) || !recover_jobs(store, err) ||
         !store_clear_temporary(store, err) || !store_purge(store, err) || !store_sweep(store, err))
         goto fail;
     *out = store;
@@ -200,7 +211,8 @@ fail:
 void store_close_folders(struct store *store)
 {
     /* The lock is the last: it lets others in. */
-    int folders[] = {store->temporary_fd, store->state_fd, store->folder_fd, store->lock_fd};
+    int folders[] = {store->temporary_fd, store->database_fd, store->state_fd, store->folder_fd,
+                     store->lock_fd};
 
     database_close(store->database);
     for (size_t i = 0; i < COUNT_OF(folders); i++)

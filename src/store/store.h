@@ -211,6 +211,21 @@ struct store_counts {
 };
 MUST_CHECK bool store_count(struct store *store, struct store_counts *out, struct error *err);
 
+/* --- The disk --- */
+
+enum store_disk {
+    STORE_DISK_GOOD,
+    STORE_DISK_FULL,      /* less is free than the reserve, or there is no room for files */
+    STORE_DISK_READ_ONLY, /* its folders cannot be written to */
+    STORE_DISK_GONE,      /* the folder or what belongs to the store in it was taken away */
+};
+/* Looks and does not write: what else may be wrong with a disk is seen when a write fails. The
+ * store itself stays open, and works again when the disk does. */
+enum store_disk store_look_at_disk(const struct store *store, double reserve);
+/* Another store lies where this one was: a disk that was taken away and came back. Only opening it
+ * anew gets on. */
+bool store_is_replaced(const struct store *store);
+
 /* --- Checking: the oracle of the tests --- */
 
 /* Opens the folder without changing it and checks I1-I8 of what can be seen at rest: done jobs have

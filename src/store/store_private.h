@@ -21,6 +21,7 @@ struct store {
     int state_fd;     /* STORE_STATE_FOLDER */
     int temporary_fd; /* STORE_TEMPORARY_FOLDER in it */
     int lock_fd;
+    int database_fd;     /* only to know its file again; never read */
     bool is_broken;      /* a file's sync has failed */
     bool is_group;       /* between store_begin and its end */
     bool has_accepted;   /* in this group: for store_point */

@@ -330,7 +330,8 @@ bool store_verify(const char *folder, void (*defect)(void *context, const char *
                   void *context, int64_t *checked, struct error *err)
 {
     struct verification verification = {
-        .store = {.folder_fd = -1, .state_fd = -1, .temporary_fd = -1, .lock_fd = -1},
+        .store =
+            {.folder_fd = -1, .state_fd = -1, .temporary_fd = -1, .lock_fd = -1, .database_fd = -1},
         .defect = defect,
         .context = context,
     };

@@ -130,7 +130,6 @@ void job_message_write(struct record_writer *writer, const struct job_message *m
     record_put_bool(writer, message->is_watched);
     record_put_bool(writer, message->is_frugal);
     record_put_i32(writer, message->attempt);
-    record_put_text(writer, message->model_hash);
     spec_write(writer, &message->spec);
 }
 
@@ -140,7 +139,6 @@ bool job_message_read(struct job_message *message, struct record_reader reader)
     message->is_watched = record_get_bool(&reader);
     message->is_frugal = record_get_bool(&reader);
     message->attempt = get_range(&reader, 1, INT32_MAX);
-    record_get_text_into(&reader, message->model_hash, sizeof message->model_hash);
     if (!spec_read(&message->spec, &reader))
         return false;
     if (record_reader_is_done(&reader))

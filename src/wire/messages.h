@@ -39,7 +39,6 @@ struct job_message {
     bool is_frugal;  /* memory was short for it: one picture at a time */
     int32_t attempt; /* 1 at first */
     struct job_spec spec;
-    char model_hash[65]; /* for the picture's parameters; "": unknown */
 };
 
 struct loading_message {

@@ -67,13 +67,11 @@ static bool encode(unsigned char **out, size_t *size, const struct worker *worke
     const struct request_record record = {
         .request = &job->request, .info = &worker->info, .model = worker->model_name};
     const struct job_spec *spec = &job->message.spec;
-    struct worker_facts facts = worker->facts;
     char *infotext = NULL, *json = record_text(&record, seed);
     bool ok = json || error_set(err, ERROR_NO_MEMORY, "record of the request");
 
-    memcpy(facts.model_hash, job->message.model_hash, sizeof facts.model_hash);
     ok = ok &&
-         job_infotext(&infotext, spec, spec->init_image.bytes, &facts, seed,
+         job_infotext(&infotext, spec, spec->init_image.bytes, &worker->facts, seed,
                       PROGRAM_NAME_AND_VERSION, err) &&
          image_encode(out, size, picture, spec->format, spec->quality,
                       &(struct image_metadata){.infotext = infotext, .json = json}, err);

@@ -162,7 +162,7 @@ def check_infotext(service):
                   "Size-2": str(SIDE), "Model": info["sd_model_name"], "Version": info["version"], "RNG": "CPU"}
         assert {name: read.get(name) for name in wanted} == wanted, (text, read)
         assert read["Schedule type"] == info["extra_generation_params"]["Schedule type"]
-        assert not info["sd_model_hash"] or read["Model hash"] == info["sd_model_hash"], text
+        assert "Model hash" not in read, text  # the same request gives the same bytes, whether it is known yet or not
         png_info = service.draw({"image": answer["images"][0]}, "/sdapi/v1/png-info")
         assert png_info["info"] == text and png_info["parameters"] == read, (png_info["parameters"], read)
     again = service.draw({"infotext": text.replace("Steps: 2", "Steps: 3"), "seed": 9})
@@ -228,7 +228,7 @@ def check_model_hash(service):
         assert api.set_options({"sd_model_checkpoint": name}) is None
         assert api.get_options()["sd_model_checkpoint"] == model["title"]
     info = api.txt2img(prompt="a", **QUICK).info
-    assert info["sd_model_hash"] == model["hash"] == read_infotext(info["infotexts"][0])["Model hash"], info
+    assert info["sd_model_hash"] == model["hash"], info
 
 
 def check_options(service):

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 
-from kill_jobs import Jobs, end, wait_end, wait_step
+from kill_jobs import Jobs, end, is_in, job_of, wait_end, wait_step
 from running import ROOT, wait_until
 
 DISK_BYTES = 24 << 20
@@ -44,40 +44,54 @@ def fill(folder, left=0):
             left_to_fill -= filler.write(b"\0" * min(left_to_fill, 1 << 16))
 
 
-def is_refused(server, jobs):
-    """Whether a new job gets 507; nothing but that or an acceptance is right."""
-    answer = server.post("/api/v1/jobs", jobs.body(jobs.next_key()))
+def is_refused(server, jobs, codes=("storage_full", "storage")):
+    """Whether a new job gets 507; nothing but that or an acceptance is right. The disk is looked at once a second: what is accepted until then is to be done later."""
+    key = jobs.next_key()
+    body = jobs.body(key)
+    answer = server.post("/api/v1/jobs", body)
     if answer.status == 202:
-        wait_end(server, answer.json()["id"])
+        jobs.accepted[key] = (answer.json()["id"], body)
+        time.sleep(.3)
         return None
-    assert answer.status == 507 and answer.json()["error"]["code"] == "storage_full", (answer.status, answer.body)
+    assert answer.status == 507 and answer.json()["error"]["code"] in codes, (answer.status, answer.body)
     return answer
 
 
+def missing_parts(server):
+    """What keeps it from being ready."""
+    answer = server.get("/health/ready")
+    assert answer.status == (503 if answer.json()["missing"] else 200), answer.body
+    return answer.json()["missing"]
+
+
+def is_held(server):
+    return any("picture.held" in line for line in server.log)
+
+
 def fill_once(jobs, arguments, reserve, left):
-    """The disk fills while jobs wait and run: what cannot be stored fails as that or waits; with room again all goes on."""
+    """The disk fills while jobs wait and run: what cannot be stored waits; with room again all of it is done."""
     with jobs.server(arguments.program, ["--disk-reserve", reserve]) as server:
         server.wait_ready()
         jobs.check_done(server, jobs.submit(server))
-        running = [jobs.submit(server, steps=arguments.rng.randrange(4, 12)) for _ in range(3)]
+        running = [jobs.submit(server, steps=arguments.rng.randrange(30, 60)) for _ in range(3)]
         wait_step(server, running[0], 1)
         fill(jobs.outputs, left)
         refusal = wait_until("a refusal", lambda: is_refused(server, jobs))
         assert int(refusal.headers["Retry-After"]) > 0
         assert server.get("/health/live").status == 200 and server.get("/health/ready").status == 503
+        if left == 0:
+            wait_until("a finished picture without room", lambda: is_held(server))
+            jobs.outcomes["held"] += 1
+            assert {"disk_reserve", "stored_pictures"} <= set(missing_parts(server)), missing_parts(server)
+            assert job_of(server, running[0])["state"] == "running" and not job_of(server, running[0])["images"]
         time.sleep(arguments.rng.uniform(0, 3))
         with contextlib.suppress(FileNotFoundError):
             (jobs.outputs / "filler").unlink()
         server.wait_ready()
         for job in running:
-            ended = wait_end(server, job)
-            if ended["state"] == "done":
-                jobs.check_done(server, job)
-            else:
-                assert ended["error"]["code"] == "storage", ended
-                jobs.outcomes["storage"] += 1
-                jobs.forget(job)
+            jobs.check_done(server, job, attempts=1)
         jobs.check_done(server, jobs.submit(server))
+        jobs.check_all(server)
         assert not any("front.died" in line for line in server.log), server.log[-20:]
         end(server)
 
@@ -88,7 +102,7 @@ def full(jobs, arguments):
         for attempt in range(max(4, arguments.each)):
             # Nothing at all left, or all of the reserve but not more.
             fill_once(mine, arguments, *((0, 0), (4, 0), (4, 3 << 20), (0, 1 << 15))[attempt % 4])
-        print("jobs that a full disk failed:", mine.outcomes["storage"], flush=True)
+        print("times that finished pictures waited for room:", mine.outcomes["held"], flush=True)
     return max(4, arguments.each)
 
 
@@ -101,8 +115,68 @@ def refusal(jobs, arguments, *options):
     return done.stderr
 
 
+@contextlib.contextmanager
+def immutable(outputs):
+    """No file can be made, renamed or removed. A file system is not made read-only while a server has its files open."""
+    folders = [outputs, *(path for path in outputs.rglob("*") if path.is_dir())]
+    subprocess.run(["chattr", "+i", *folders], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *folders], check=True)
+
+
+def can_be_immutable():
+    """Only kernels since 6.6 know that of tmpfs."""
+    with contextlib.suppress(subprocess.CalledProcessError, FileNotFoundError), small_disk() as folder, immutable(folder):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def moved_away(outputs):
+    away = outputs.with_name("away")
+    outputs.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(outputs)
+
+
+def lose_outputs(jobs, arguments, lose, missing):
+    """The folder cannot be used for a while, as a job runs: nothing is accepted, the history is there, and then everything goes on."""
+    with jobs.server(arguments.program, ["--disk-reserve", 0]) as server:
+        server.wait_ready()
+        before = jobs.submit(server)
+        picture = jobs.check_done(server, before)["images"][0]["url"]
+        running, waiting = jobs.submit(server, steps=60), jobs.submit(server)
+        wait_step(server, running, 1)
+        with lose(jobs.outputs):
+            refusal = wait_until("a refusal", lambda: is_refused(server, jobs, codes=("storage",)))
+            assert int(refusal.headers["Retry-After"]) > 0
+            wait_until(f"{missing} is missing", lambda: missing in missing_parts(server))
+            assert server.get("/health/live").status == 200
+            assert job_of(server, before)["state"] == "done" and server.get(picture).status == 200
+            # In a folder that was moved the files are written, as its descriptors are open.
+            wait_until("the end of the drawing", lambda: is_held(server) or is_in(job_of(server, running)))
+        server.wait_ready()
+        for job in (running, waiting, jobs.submit(server)):
+            jobs.check_done(server, job, attempts=1)
+        jobs.check_all(server)
+        assert not any("front.died" in line or "front.restarts" in line for line in server.log), server.log[-20:]
+        end(server)
+
+
 def readonly(jobs, arguments):
-    """A folder that cannot be written to: refused by name, and left as it is."""
+    """A folder that cannot be written to, or is taken away, while it is served; and one that is refused at the start, and left as it is."""
+    with small_disk() as folder:
+        (folder / "outputs").mkdir()
+        mine = Jobs(folder / "outputs")
+        for lose, missing in ((immutable, "writable_outputs"), (moved_away, "outputs_folder")):
+            if lose is immutable and not can_be_immutable():
+                print("SKIPPED a folder that turns read-only: no folder can be made immutable here", flush=True)
+            else:
+                lose_outputs(mine, arguments, lose, missing)
     with small_disk() as folder:
         mine = Jobs(folder)
         with mine.server(arguments.program, ["--disk-reserve", 0]) as server:

@@ -1,247 +1,16 @@
 /* The hub with the real store and workers that do what the test says. */
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "server/fake_worker.h"
-#include "server/hub_private.h"
+#include "server/hub_scene.h"
 #include "server/supervisor.h"
-#include "support/support.h"
-
-/* --- What a test has --- */
-
-struct heard {
-    enum hub_event_type type;
-    uint64_t number;
-    char job[STORE_ID_BYTES];
-    enum job_state state;
-    bool has_result;
-};
-
-struct ears {
-    pthread_mutex_t lock;
-    pthread_cond_t more;
-    struct heard heard[8192]; /* under lock */
-    int count, read;          /* under lock */
-};
-
-struct scene {
-    struct hub *hub;
-    struct hub_options options;
-    int control[2]; /* the hub's end, the supervisor's end */
-    struct hub_subscription *subscription;
-    struct ears ears;
-    struct fake_worker worker;
-};
-
-static void tell(void *context, const struct hub_event *event)
-{
-    struct ears *ears = context;
-
-    pthread_mutex_lock(&ears->lock);
-    if (ears->count < (int)COUNT_OF(ears->heard)) {
-        struct heard *heard = &ears->heard[ears->count++];
-
-        *heard = (struct heard){.type = event->type, .number = event->number};
-        if (event->job) {
-            memcpy(heard->job, event->job->id, sizeof heard->job);
-            heard->state = event->job->state;
-            heard->has_result = event->job->result != NULL;
-        }
-    }
-    pthread_cond_broadcast(&ears->more);
-    pthread_mutex_unlock(&ears->lock);
-}
-
-static struct heard hear(struct ears *ears, enum hub_event_type type)
-{
-    struct timespec until;
-    struct heard heard;
-
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 60;
-    pthread_mutex_lock(&ears->lock);
-    do {
-        while (ears->read == ears->count)
-            assert_int_equal(pthread_cond_timedwait(&ears->more, &ears->lock, &until), 0);
-        heard = ears->heard[ears->read++];
-    } while (heard.type != type);
-    pthread_mutex_unlock(&ears->lock);
-    return heard;
-}
-
-static void open_hub(struct scene *scene)
-{
-    struct error err;
-
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, scene->control), 0);
-    if (!hub_create(&scene->hub, &scene->options, scene->control[0], &err))
-        fail_msg("%s", err.message);
-    /* The fake worker does not beat: on a slow machine it would be killed as one that hangs. */
-    hub_set_patience(scene->hub, 600, 600);
-    scene->ears.count = scene->ears.read = 0;
-    assert_true(hub_subscribe(scene->hub, &scene->subscription, &(struct hub_interest){0}, tell,
-                              &scene->ears, &err));
-}
-
-static void close_hub(struct scene *scene)
-{
-    hub_unsubscribe(scene->hub, scene->subscription);
-    hub_destroy(scene->hub);
-    if (scene->worker.channel)
-        fake_worker_die(&scene->worker);
-    close(scene->control[0]);
-    close(scene->control[1]);
-}
-
-static int setup(void **state)
-{
-    static int number;
-    struct scene *scene = calloc(1, sizeof *scene);
-    char name[32];
-
-    snprintf(name, sizeof name, "store%d", number++);
-    assert_int_equal(mkdir(test_path(name), 0700), 0);
-    scene->options = (struct hub_options){.folder = test_path(name),
-                                          .max_queue = 1000,
-                                          .max_queue_per_owner = 1000,
-                                          .max_batch = 1,
-                                          .grace = 3600};
-    pthread_mutex_init(&scene->ears.lock, NULL);
-    pthread_cond_init(&scene->ears.more, NULL);
-    open_hub(scene);
-    *state = scene;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct scene *scene = *state;
-
-    close_hub(scene);
-    pthread_mutex_destroy(&scene->ears.lock);
-    pthread_cond_destroy(&scene->ears.more);
-    free(scene);
-    return 0;
-}
-
-static void bring_worker(struct scene *scene)
-{
-    struct hub_state now;
-
-    fake_worker_come(&scene->worker, scene->control[1], 0, 0);
-    fake_worker_ready(&scene->worker);
-    do {
-        hear(&scene->ears, EVENT_WORKER);
-        hub_state(scene->hub, &now);
-    } while (now.workers_ready == 0);
-}
-
-static struct job_spec make_spec(void)
-{
-    struct job_spec spec = {.prompt = strdup("a red cube"),
-                            .width = 64,
-                            .height = 64,
-                            .steps = 4,
-                            .count = 1,
-                            .t5_tokens = 77,
-                            .guidance = 4,
-                            .flow_shift = 3,
-                            .seed = 7,
-                            .strength = 0.75,
-                            .skip_layer_stop = 0.2,
-                            .quality = 90};
-
-    return spec;
-}
-
-struct wish {
-    const char *owner, *key, *body;
-    double timeout;
-    int32_t jobs_per_minute;
-};
-
-static bool submit(struct scene *scene, struct wish wish, struct job_view *view, bool *is_new,
-                   struct hub_error *err)
-{
-    struct job_spec spec = make_spec();
-    struct hub_submission submission = {.spec = &spec,
-                                        .owner = wish.owner ? wish.owner : "anna",
-                                        .api = "native",
-                                        .idempotency_key = wish.key,
-                                        .body = wish.body,
-                                        .body_size = wish.body ? strlen(wish.body) : 0,
-                                        .timeout = wish.timeout,
-                                        .jobs_per_minute = wish.jobs_per_minute};
-    bool is_done = hub_submit(scene->hub, &submission, view, is_new, err);
-
-    job_spec_finish(&spec);
-    return is_done;
-}
-
-struct id {
-    char text[STORE_ID_BYTES];
-};
-
-static struct id add_job(struct scene *scene, struct wish wish)
-{
-    struct hub_error err;
-    struct job_view view;
-    struct id id;
-    bool is_new;
-
-    if (!submit(scene, wish, &view, &is_new, &err))
-        fail_msg("%s: %s", err.code, err.message);
-    assert_true(is_new);
-    memcpy(id.text, view.id, sizeof id.text);
-    job_view_finish(&view);
-    return id;
-}
-
-static struct hub_error refused(struct scene *scene, struct wish wish)
-{
-    struct hub_error err;
-    struct job_view view;
-    bool is_new;
-
-    assert_false(submit(scene, wish, &view, &is_new, &err));
-    return err;
-}
-
-static uint64_t take(struct scene *scene)
-{
-    struct job_message job = fake_worker_take(&scene->worker);
-
-    assert_string_equal(job.spec.prompt, "a red cube");
-    job_spec_finish(&job.spec);
-    return job.ticket;
-}
-
-static struct job_view peek(struct scene *scene, const char *id)
-{
-    struct job_view view;
-
-    assert_true(hub_peek(scene->hub, id, NULL, &view));
-    return view;
-}
-
-static enum job_state state_of(struct scene *scene, const char *id)
-{
-    struct job_view view = peek(scene, id);
-
-    job_view_finish(&view);
-    return view.state;
-}
-
-/* --- The tests --- */
 
 static void nothing_is_accepted_before_a_worker_was_ready(void **state)
 {
-    struct hub_error err = refused(*state, (struct wish){0});
+    struct hub_error err = scene_refused(*state, (struct wish){0});
 
     assert_int_equal(err.status, 503);
     assert_string_equal(err.code, "model_loading");
@@ -257,24 +26,24 @@ static void a_job_is_drawn_and_kept(void **state)
     struct id id;
     int fd;
 
-    bring_worker(scene);
-    id = add_job(scene, (struct wish){0});
-    ticket = take(scene);
-    hear(&scene->ears, EVENT_JOB_QUEUED);
-    assert_int_equal(hear(&scene->ears, EVENT_JOB_STARTED).state, JOB_RUNNING);
+    scene_bring_worker(scene);
+    id = scene_add_job(scene, (struct wish){0});
+    ticket = scene_take(scene);
+    scene_hear(&scene->ears, EVENT_JOB_QUEUED);
+    assert_int_equal(scene_hear(&scene->ears, EVENT_JOB_STARTED).state, JOB_RUNNING);
     fake_worker_progress(&scene->worker, ticket, 2, 4);
-    hear(&scene->ears, EVENT_JOB_PROGRESS);
-    view = peek(scene, id.text);
+    scene_hear(&scene->ears, EVENT_JOB_PROGRESS);
+    view = scene_peek(scene, id.text);
     assert_int_equal(view.step, 2);
     assert_int_equal(view.step_count, 4);
     job_view_finish(&view);
     fake_worker_picture(&scene->worker, ticket, 0);
-    hear(&scene->ears, EVENT_PICTURE);
+    scene_hear(&scene->ears, EVENT_PICTURE);
     fake_worker_done(&scene->worker, ticket);
-    done = hear(&scene->ears, EVENT_JOB_DONE);
+    done = scene_hear(&scene->ears, EVENT_JOB_DONE);
     assert_string_equal(done.job, id.text);
     assert_true(done.has_result);
-    view = peek(scene, id.text);
+    view = scene_peek(scene, id.text);
     assert_int_equal(view.state, JOB_DONE);
     assert_int_equal(view.picture_count, 1);
     assert_non_null(view.parameters);
@@ -292,8 +61,8 @@ static void owners_see_their_own_jobs_only(void **state)
     struct job_view view;
     struct id id;
 
-    bring_worker(scene);
-    id = add_job(scene, (struct wish){.owner = "anna"});
+    scene_bring_worker(scene);
+    id = scene_add_job(scene, (struct wish){.owner = "anna"});
     assert_false(hub_peek(scene->hub, id.text, "ben", &view));
     assert_false(hub_load(scene->hub, id.text, "ben", &view, &err));
     assert_int_equal(err.status, 404);
@@ -308,15 +77,15 @@ static void jobs_of_an_owner_are_drawn_in_order_and_know_their_place(void **stat
     struct job_view view;
     struct id ids[4];
 
-    bring_worker(scene);
+    scene_bring_worker(scene);
     for (int i = 0; i < 4; i++)
-        ids[i] = add_job(scene, (struct wish){0});
+        ids[i] = scene_add_job(scene, (struct wish){0});
     for (int i = 0; i < 4; i++) {
-        uint64_t ticket = take(scene);
+        uint64_t ticket = scene_take(scene);
 
-        assert_string_equal(hear(&scene->ears, EVENT_JOB_STARTED).job, ids[i].text);
+        assert_string_equal(scene_hear(&scene->ears, EVENT_JOB_STARTED).job, ids[i].text);
         for (int j = i + 1; j < 4; j++) {
-            view = peek(scene, ids[j].text);
+            view = scene_peek(scene, ids[j].text);
             assert_int_equal(view.position, j - i);
             assert_true(i == 0 || view.wait_seconds >= 0); /* measured once one is done */
             job_view_finish(&view);
@@ -331,22 +100,22 @@ static void every_owner_gets_its_share(void **state)
     int shares[50] = {0};
     char owner[16];
 
-    close_hub(scene);
+    scene_close_hub(scene);
     scene->options.max_queue = scene->options.max_queue_per_owner = 2000;
-    open_hub(scene);
-    bring_worker(scene);
+    scene_open_hub(scene);
+    scene_bring_worker(scene);
     for (int i = 0; i < 1176; i++)
-        add_job(scene, (struct wish){.owner = "owner0"});
+        scene_add_job(scene, (struct wish){.owner = "owner0"});
     for (int i = 0; i < 49 * 12; i++) {
         snprintf(owner, sizeof owner, "owner%d", 1 + i % 49);
-        add_job(scene, (struct wish){.owner = owner});
+        scene_add_job(scene, (struct wish){.owner = owner});
     }
     for (int i = 0; i < 500; i++) {
         struct job_view view;
         int index;
 
-        fake_worker_done(&scene->worker, take(scene));
-        view = peek(scene, hear(&scene->ears, EVENT_JOB_STARTED).job);
+        fake_worker_done(&scene->worker, scene_take(scene));
+        view = scene_peek(scene, scene_hear(&scene->ears, EVENT_JOB_STARTED).job);
         index = (int)strtol(view.owner + strlen("owner"), NULL, 10);
         shares[index]++;
         job_view_finish(&view);
@@ -370,7 +139,8 @@ static void *submit_often(void *context)
         struct job_view view;
         bool is_new;
 
-        if (!submit(clients->scene, (struct wish){.key = "k", .body = "b"}, &view, &is_new, &err)) {
+        if (!scene_submit(clients->scene, (struct wish){.key = "k", .body = "b"}, &view, &is_new,
+                          &err)) {
             atomic_fetch_add(&clients->wrong, 1);
             continue;
         }
@@ -387,18 +157,18 @@ static void one_key_is_one_job(void **state)
     struct hub_state now;
     pthread_t threads[16];
 
-    bring_worker(scene);
+    scene_bring_worker(scene);
     for (int i = 0; i < 16; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, submit_often, &clients), 0);
     for (int i = 0; i < 16; i++)
         pthread_join(threads[i], NULL);
     assert_int_equal(atomic_load(&clients.wrong), 0);
     assert_int_equal(atomic_load(&clients.fresh), 1);
-    take(scene);
+    scene_take(scene);
     hub_state(scene->hub, &now);
     assert_int_equal(now.queued, 0);
     assert_int_equal(now.running, 1);
-    assert_string_equal(refused(scene, (struct wish){.key = "k", .body = "other"}).code,
+    assert_string_equal(scene_refused(scene, (struct wish){.key = "k", .body = "other"}).code,
                         "idempotency_conflict");
 }
 
@@ -409,23 +179,23 @@ static void a_full_queue_says_when_to_come_again(void **state)
     struct job_view view;
     bool is_new;
 
-    close_hub(scene);
+    scene_close_hub(scene);
     scene->options.max_queue = 3;
     scene->options.max_queue_per_owner = 2;
-    open_hub(scene);
-    bring_worker(scene);
-    add_job(scene, (struct wish){0});
-    take(scene);
-    add_job(scene, (struct wish){.key = "k", .body = "b"});
-    add_job(scene, (struct wish){0});
-    err = refused(scene, (struct wish){0});
+    scene_open_hub(scene);
+    scene_bring_worker(scene);
+    scene_add_job(scene, (struct wish){0});
+    scene_take(scene);
+    scene_add_job(scene, (struct wish){.key = "k", .body = "b"});
+    scene_add_job(scene, (struct wish){0});
+    err = scene_refused(scene, (struct wish){0});
     assert_int_equal(err.status, 429);
     assert_string_equal(err.code, "queue_full");
     assert_true(err.retry_after >= 1);
-    add_job(scene, (struct wish){.owner = "ben"});
-    assert_string_equal(refused(scene, (struct wish){.owner = "carl"}).code, "queue_full");
+    scene_add_job(scene, (struct wish){.owner = "ben"});
+    assert_string_equal(scene_refused(scene, (struct wish){.owner = "carl"}).code, "queue_full");
     /* One that was accepted already is found again. */
-    assert_true(submit(scene, (struct wish){.key = "k", .body = "b"}, &view, &is_new, &err));
+    assert_true(scene_submit(scene, (struct wish){.key = "k", .body = "b"}, &view, &is_new, &err));
     assert_false(is_new);
     job_view_finish(&view);
 }
@@ -436,10 +206,10 @@ static void jobs_a_minute_are_counted(void **state)
     struct wish wish = {.jobs_per_minute = 2};
     struct hub_error err;
 
-    bring_worker(scene);
-    add_job(scene, wish);
-    add_job(scene, wish);
-    err = refused(scene, wish);
+    scene_bring_worker(scene);
+    scene_add_job(scene, wish);
+    scene_add_job(scene, wish);
+    err = scene_refused(scene, wish);
     assert_string_equal(err.code, "rate_limited");
     assert_in_range(err.retry_after, 1, 30);
 }
@@ -449,11 +219,11 @@ static void a_full_disk_takes_nothing(void **state)
     struct scene *scene = *state;
     struct hub_error err;
 
-    close_hub(scene);
+    scene_close_hub(scene);
     scene->options.disk_reserve = 1e18;
-    open_hub(scene);
-    bring_worker(scene);
-    err = refused(scene, (struct wish){0});
+    scene_open_hub(scene);
+    scene_bring_worker(scene);
+    err = scene_refused(scene, (struct wish){0});
     assert_int_equal(err.status, 507);
     assert_string_equal(err.code, "storage_full");
 }
@@ -466,10 +236,10 @@ static void jobs_are_cancelled_in_every_state(void **state)
     struct job_view view;
     uint64_t ticket;
 
-    bring_worker(scene);
-    running = add_job(scene, (struct wish){0});
-    ticket = take(scene);
-    queued = add_job(scene, (struct wish){0});
+    scene_bring_worker(scene);
+    running = scene_add_job(scene, (struct wish){0});
+    ticket = scene_take(scene);
+    queued = scene_add_job(scene, (struct wish){0});
     assert_true(hub_cancel(scene->hub, queued.text, "anna", &view, &err));
     assert_int_equal(view.state, JOB_CANCELLED);
     job_view_finish(&view);
@@ -478,12 +248,12 @@ static void jobs_are_cancelled_in_every_state(void **state)
     job_view_finish(&view);
     assert_int_equal(fake_worker_expect(&scene->worker, MESSAGE_CANCEL), ticket);
     /* What comes late is not listened to; the place is free after the worker's answer. */
-    queued = add_job(scene, (struct wish){0});
+    queued = scene_add_job(scene, (struct wish){0});
     fake_worker_picture(&scene->worker, ticket, 0);
     fake_worker_failed(&scene->worker, ticket, JOB_FAILURE_CANCELLED);
-    fake_worker_done(&scene->worker, take(scene));
-    hear(&scene->ears, EVENT_JOB_DONE);
-    view = peek(scene, running.text);
+    fake_worker_done(&scene->worker, scene_take(scene));
+    scene_hear(&scene->ears, EVENT_JOB_DONE);
+    view = scene_peek(scene, running.text);
     assert_int_equal(view.state, JOB_CANCELLED);
     assert_int_equal(view.picture_count, 0);
     job_view_finish(&view);
@@ -499,25 +269,25 @@ static void a_skipped_picture_ends_no_job_but_its_last_does(void **state)
     struct job_view view;
     uint64_t ticket;
 
-    bring_worker(scene);
-    running = add_job(scene, (struct wish){0});
-    ticket = take(scene);
+    scene_bring_worker(scene);
+    running = scene_add_job(scene, (struct wish){0});
+    ticket = scene_take(scene);
     hub_skip(scene->hub, running.text, "ben");
     hub_skip(scene->hub, running.text, "anna");
     assert_int_equal(fake_worker_expect(&scene->worker, MESSAGE_SKIP), ticket);
-    view = peek(scene, running.text);
+    view = scene_peek(scene, running.text);
     assert_int_equal(view.state, JOB_RUNNING);
     job_view_finish(&view);
     fake_worker_failed(&scene->worker, ticket, JOB_FAILURE_CANCELLED); /* that was all of it */
-    hear(&scene->ears, EVENT_JOB_CANCELLED);
-    view = peek(scene, running.text);
+    scene_hear(&scene->ears, EVENT_JOB_CANCELLED);
+    view = scene_peek(scene, running.text);
     assert_int_equal(view.state, JOB_CANCELLED);
     assert_string_equal(view.error_code, "");
     job_view_finish(&view);
     fake_worker_die(&scene->worker);
-    queued = add_job(scene, (struct wish){0});
+    queued = scene_add_job(scene, (struct wish){0});
     hub_skip(scene->hub, queued.text, "anna");
-    view = peek(scene, queued.text);
+    view = scene_peek(scene, queued.text);
     assert_int_equal(view.state, JOB_QUEUED);
     job_view_finish(&view);
 }
@@ -527,12 +297,12 @@ static void all_jobs_of_an_owner_are_cancelled(void **state)
     struct scene *scene = *state;
     struct id other;
 
-    bring_worker(scene);
+    scene_bring_worker(scene);
     for (int i = 0; i < 5; i++)
-        add_job(scene, (struct wish){0});
-    other = add_job(scene, (struct wish){.owner = "ben"});
+        scene_add_job(scene, (struct wish){0});
+    other = scene_add_job(scene, (struct wish){.owner = "ben"});
     assert_int_equal(hub_cancel_all(scene->hub, "anna"), 5);
-    assert_int_equal(state_of(scene, other.text), JOB_QUEUED);
+    assert_int_equal(scene_state_of(scene, other.text), JOB_QUEUED);
     assert_int_equal(hub_cancel_all(scene->hub, NULL), 1);
 }
 
@@ -542,14 +312,14 @@ static void a_deadline_ends_jobs_that_wait_or_run(void **state)
     struct job_view view;
     struct id ids[2];
 
-    bring_worker(scene);
+    scene_bring_worker(scene);
     for (int i = 0; i < 2; i++)
-        ids[i] = add_job(scene, (struct wish){.timeout = 0.2});
+        ids[i] = scene_add_job(scene, (struct wish){.timeout = 0.2});
     fake_worker_expect(&scene->worker, MESSAGE_CANCEL);
-    hear(&scene->ears, EVENT_JOB_FAILED);
-    hear(&scene->ears, EVENT_JOB_FAILED);
+    scene_hear(&scene->ears, EVENT_JOB_FAILED);
+    scene_hear(&scene->ears, EVENT_JOB_FAILED);
     for (int i = 0; i < 2; i++) {
-        view = peek(scene, ids[i].text);
+        view = scene_peek(scene, ids[i].text);
         assert_string_equal(view.error_code, "timeout");
         job_view_finish(&view);
     }
@@ -561,25 +331,25 @@ static void a_job_that_kills_workers_fails_and_others_go_on(void **state)
     struct id poison, other;
     struct job_view view;
 
-    bring_worker(scene);
-    poison = add_job(scene, (struct wish){0});
-    take(scene);
-    other = add_job(scene, (struct wish){.owner = "ben"});
+    scene_bring_worker(scene);
+    poison = scene_add_job(scene, (struct wish){0});
+    scene_take(scene);
+    other = scene_add_job(scene, (struct wish){.owner = "ben"});
     fake_worker_die(&scene->worker);
-    bring_worker(scene);
-    take(scene);
-    view = peek(scene, poison.text);
+    scene_bring_worker(scene);
+    scene_take(scene);
+    view = scene_peek(scene, poison.text);
     assert_int_equal(view.state, JOB_RUNNING);
     assert_int_equal(view.attempts, 2);
     job_view_finish(&view);
     fake_worker_die(&scene->worker);
-    assert_string_equal(hear(&scene->ears, EVENT_JOB_FAILED).job, poison.text);
-    view = peek(scene, poison.text);
+    assert_string_equal(scene_hear(&scene->ears, EVENT_JOB_FAILED).job, poison.text);
+    view = scene_peek(scene, poison.text);
     assert_string_equal(view.error_code, "poison");
     job_view_finish(&view);
-    bring_worker(scene);
-    fake_worker_done(&scene->worker, take(scene));
-    assert_string_equal(hear(&scene->ears, EVENT_JOB_DONE).job, other.text);
+    scene_bring_worker(scene);
+    fake_worker_done(&scene->worker, scene_take(scene));
+    assert_string_equal(scene_hear(&scene->ears, EVENT_JOB_DONE).job, other.text);
 }
 
 static void a_job_comes_alone_the_second_time(void **state)
@@ -588,24 +358,24 @@ static void a_job_comes_alone_the_second_time(void **state)
     struct hub_state now;
     uint64_t ticket;
 
-    close_hub(scene);
+    scene_close_hub(scene);
     scene->options.max_batch = 2;
-    open_hub(scene);
-    bring_worker(scene);
-    add_job(scene, (struct wish){0});
-    add_job(scene, (struct wish){0});
-    take(scene);
-    take(scene);
+    scene_open_hub(scene);
+    scene_bring_worker(scene);
+    scene_add_job(scene, (struct wish){0});
+    scene_add_job(scene, (struct wish){0});
+    scene_take(scene);
+    scene_take(scene);
     fake_worker_die(&scene->worker);
-    bring_worker(scene);
-    ticket = take(scene);
+    scene_bring_worker(scene);
+    ticket = scene_take(scene);
     fake_worker_progress(&scene->worker, ticket, 1, 4);
-    hear(&scene->ears, EVENT_JOB_PROGRESS);
+    scene_hear(&scene->ears, EVENT_JOB_PROGRESS);
     hub_state(scene->hub, &now);
     assert_int_equal(now.running, 1);
     assert_int_equal(now.queued, 1);
     fake_worker_done(&scene->worker, ticket);
-    fake_worker_done(&scene->worker, take(scene));
+    fake_worker_done(&scene->worker, scene_take(scene));
 }
 
 /* Once more, alone and one picture at a time; then it is told the limit. Others go on. */
@@ -616,30 +386,30 @@ static void a_job_that_runs_out_of_memory_has_one_more_try(void **state)
     struct id large, other;
     struct job_view view;
 
-    bring_worker(scene);
-    large = add_job(scene, (struct wish){0});
+    scene_bring_worker(scene);
+    large = scene_add_job(scene, (struct wish){0});
     message = fake_worker_take(&scene->worker);
     assert_false(message.is_frugal);
     job_spec_finish(&message.spec);
-    other = add_job(scene, (struct wish){.owner = "ben"});
+    other = scene_add_job(scene, (struct wish){.owner = "ben"});
     fake_worker_end(&scene->worker, WORKER_OUT_OF_MEMORY, 300 << 20);
-    bring_worker(scene);
+    scene_bring_worker(scene);
     message = fake_worker_take(&scene->worker);
     assert_true(message.is_frugal);
     job_spec_finish(&message.spec);
     fake_worker_end(&scene->worker, WORKER_OUT_OF_MEMORY, 300 << 20);
-    assert_string_equal(hear(&scene->ears, EVENT_JOB_FAILED).job, large.text);
-    view = peek(scene, large.text);
+    assert_string_equal(scene_hear(&scene->ears, EVENT_JOB_FAILED).job, large.text);
+    view = scene_peek(scene, large.text);
     assert_string_equal(view.error_code, "out_of_memory");
     assert_non_null(strstr(view.error_message, "300 MiB"));
     assert_int_equal(view.attempts, 2);
     job_view_finish(&view);
-    bring_worker(scene);
+    scene_bring_worker(scene);
     message = fake_worker_take(&scene->worker);
     assert_false(message.is_frugal);
     job_spec_finish(&message.spec);
     fake_worker_done(&scene->worker, message.ticket);
-    assert_string_equal(hear(&scene->ears, EVENT_JOB_DONE).job, other.text);
+    assert_string_equal(scene_hear(&scene->ears, EVENT_JOB_DONE).job, other.text);
 }
 
 /* A supervisor that does not say why is not waited for for long. */
@@ -647,13 +417,13 @@ static void a_silent_death_is_a_death(void **state)
 {
     struct scene *scene = *state;
 
-    bring_worker(scene);
-    add_job(scene, (struct wish){0});
-    take(scene);
-    hear(&scene->ears, EVENT_JOB_STARTED);
+    scene_bring_worker(scene);
+    scene_add_job(scene, (struct wish){0});
+    scene_take(scene);
+    scene_hear(&scene->ears, EVENT_JOB_STARTED);
     scene->worker.index = 1; /* of which nobody has heard */
     fake_worker_die(&scene->worker);
-    hear(&scene->ears, EVENT_JOB_QUEUED);
+    scene_hear(&scene->ears, EVENT_JOB_QUEUED);
 }
 
 static void a_worker_without_a_beat_is_killed(void **state)
@@ -662,7 +432,7 @@ static void a_worker_without_a_beat_is_killed(void **state)
     struct front_says says;
 
     hub_set_patience(scene->hub, 0.05, 0.05);
-    bring_worker(scene);
+    scene_bring_worker(scene);
     assert_int_equal(recv(scene->control[1], &says, sizeof says, 0), sizeof says);
     assert_int_equal(says.word, FRONT_KILL_WORKER);
     assert_int_equal(says.index, 0);
@@ -674,14 +444,14 @@ static void a_worker_that_talks_nonsense_is_dropped(void **state)
     struct record_writer record = {0};
     struct hub_state now;
 
-    bring_worker(scene);
-    add_job(scene, (struct wish){0});
-    take(scene);
+    scene_bring_worker(scene);
+    scene_add_job(scene, (struct wish){0});
+    scene_take(scene);
     record_put_u32(&record, 1);
     assert_true(channel_send(scene->worker.channel, MESSAGE_DONE, &record, -1));
     record_writer_finish(&record);
     do {
-        hear(&scene->ears, EVENT_WORKER);
+        scene_hear(&scene->ears, EVENT_WORKER);
         hub_state(scene->hub, &now);
     } while (now.workers > 0 || now.queued == 0); /* its parting is told after both */
     assert_int_equal(now.queued, 1);
@@ -699,29 +469,29 @@ static void the_past_is_told_again(void **state)
 
     pthread_mutex_init(&again->lock, NULL);
     pthread_cond_init(&again->more, NULL);
-    bring_worker(scene);
-    add_job(scene, (struct wish){0});
-    queued = hear(&scene->ears, EVENT_JOB_QUEUED);
-    started = hear(&scene->ears, EVENT_JOB_STARTED);
+    scene_bring_worker(scene);
+    scene_add_job(scene, (struct wish){0});
+    queued = scene_hear(&scene->ears, EVENT_JOB_QUEUED);
+    started = scene_hear(&scene->ears, EVENT_JOB_STARTED);
     interest.after = queued.number;
-    assert_true(hub_subscribe(scene->hub, &subscription, &interest, tell, again, &err));
-    assert_int_equal(hear(again, EVENT_JOB_STARTED).number, started.number);
+    assert_true(hub_subscribe(scene->hub, &subscription, &interest, scene_tell, again, &err));
+    assert_int_equal(scene_hear(again, EVENT_JOB_STARTED).number, started.number);
     hub_unsubscribe(scene->hub, subscription);
     /* So much happens that the ring forgets. */
-    ticket = take(scene);
+    ticket = scene_take(scene);
     for (int i = 0; i < EVENTS_KEPT; i++)
         fake_worker_progress(&scene->worker, ticket, 1, 4);
     fake_worker_done(&scene->worker, ticket);
-    hear(&scene->ears, EVENT_JOB_DONE);
+    scene_hear(&scene->ears, EVENT_JOB_DONE);
     again->count = again->read = 0;
-    assert_true(hub_subscribe(scene->hub, &subscription, &interest, tell, again, &err));
-    hear(again, EVENT_GAP);
+    assert_true(hub_subscribe(scene->hub, &subscription, &interest, scene_tell, again, &err));
+    scene_hear(again, EVENT_GAP);
     hub_unsubscribe(scene->hub, subscription);
     /* A number of another life of the front. */
     interest.after = 5;
     again->count = again->read = 0;
-    assert_true(hub_subscribe(scene->hub, &subscription, &interest, tell, again, &err));
-    hear(again, EVENT_GAP);
+    assert_true(hub_subscribe(scene->hub, &subscription, &interest, scene_tell, again, &err));
+    scene_hear(again, EVENT_GAP);
     hub_unsubscribe(scene->hub, subscription);
     free(again);
 }
@@ -734,15 +504,16 @@ static void previews_are_made_while_somebody_looks(void **state)
     struct error err;
     uint64_t ticket;
 
-    bring_worker(scene);
-    add_job(scene, (struct wish){0});
-    ticket = take(scene);
-    hear(&scene->ears, EVENT_JOB_STARTED);
+    scene_bring_worker(scene);
+    scene_add_job(scene, (struct wish){0});
+    ticket = scene_take(scene);
+    scene_hear(&scene->ears, EVENT_JOB_STARTED);
     scene->ears.count = scene->ears.read = 0;
-    assert_true(hub_subscribe(scene->hub, &subscription, &interest, tell, &scene->ears, &err));
+    assert_true(
+        hub_subscribe(scene->hub, &subscription, &interest, scene_tell, &scene->ears, &err));
     assert_int_equal(fake_worker_expect(&scene->worker, MESSAGE_WATCH), ticket);
     fake_worker_preview(&scene->worker, ticket);
-    assert_int_equal(hear(&scene->ears, EVENT_JOB_PREVIEW).number, 0);
+    assert_int_equal(scene_hear(&scene->ears, EVENT_JOB_PREVIEW).number, 0);
     hub_unsubscribe(scene->hub, subscription);
     assert_int_equal(fake_worker_expect(&scene->worker, MESSAGE_WATCH), ticket);
 }
@@ -754,19 +525,19 @@ static void a_drain_waits_for_what_runs(void **state)
     struct id waiting;
     uint64_t ticket;
 
-    bring_worker(scene);
-    add_job(scene, (struct wish){0});
-    ticket = take(scene);
-    waiting = add_job(scene, (struct wish){0});
+    scene_bring_worker(scene);
+    scene_add_job(scene, (struct wish){0});
+    ticket = scene_take(scene);
+    waiting = scene_add_job(scene, (struct wish){0});
     hub_drain(scene->hub);
-    assert_string_equal(refused(scene, (struct wish){0}).code, "draining");
+    assert_string_equal(scene_refused(scene, (struct wish){0}).code, "draining");
     fake_worker_expect(&scene->worker, MESSAGE_DRAIN);
     assert_false(hub_is_drained(scene->hub));
     fake_worker_done(&scene->worker, ticket);
     assert_int_equal(recv(scene->control[1], &says, sizeof says, 0), sizeof says);
     assert_int_equal(says.word, FRONT_IS_DRAINED);
     assert_true(hub_is_drained(scene->hub));
-    assert_int_equal(state_of(scene, waiting.text), JOB_QUEUED);
+    assert_int_equal(scene_state_of(scene, waiting.text), JOB_QUEUED);
 }
 
 static void jobs_survive_a_restart(void **state)
@@ -775,21 +546,21 @@ static void jobs_survive_a_restart(void **state)
     struct job_view view;
     struct id ids[3];
 
-    bring_worker(scene);
+    scene_bring_worker(scene);
     for (int i = 0; i < 3; i++)
-        ids[i] = add_job(scene, (struct wish){0});
-    take(scene);
-    close_hub(scene);
-    open_hub(scene);
+        ids[i] = scene_add_job(scene, (struct wish){0});
+    scene_take(scene);
+    scene_close_hub(scene);
+    scene_open_hub(scene);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(state_of(scene, ids[i].text), JOB_QUEUED);
-    view = peek(scene, ids[0].text);
+        assert_int_equal(scene_state_of(scene, ids[i].text), JOB_QUEUED);
+    view = scene_peek(scene, ids[0].text);
     assert_int_equal(view.attempts, 0); /* stopped in order: put back */
     job_view_finish(&view);
-    bring_worker(scene);
+    scene_bring_worker(scene);
     for (int i = 0; i < 3; i++) {
-        fake_worker_done(&scene->worker, take(scene));
-        assert_string_equal(hear(&scene->ears, EVENT_JOB_DONE).job, ids[i].text);
+        fake_worker_done(&scene->worker, scene_take(scene));
+        assert_string_equal(scene_hear(&scene->ears, EVENT_JOB_DONE).job, ids[i].text);
     }
 }
 
@@ -811,17 +582,17 @@ static void history_is_listed_starred_and_deleted(void **state)
     uint64_t ticket;
     int count = 0;
 
-    bring_worker(scene);
-    id = add_job(scene, (struct wish){0});
-    ticket = take(scene);
+    scene_bring_worker(scene);
+    id = scene_add_job(scene, (struct wish){0});
+    ticket = scene_take(scene);
     assert_false(hub_delete(scene->hub, id.text, NULL, &err));
     assert_int_equal(err.status, 409);
     fake_worker_picture(&scene->worker, ticket, 0);
     fake_worker_done(&scene->worker, ticket);
-    hear(&scene->ears, EVENT_JOB_DONE);
+    scene_hear(&scene->ears, EVENT_JOB_DONE);
     assert_true(hub_list(scene->hub, &query, count_jobs, &count, &err));
     assert_int_equal(count, 1);
-    view = peek(scene, id.text);
+    view = scene_peek(scene, id.text);
     assert_true(hub_star(scene->hub, view.pictures[0].id, "anna", true, &err));
     assert_true(hub_find_picture(scene->hub, view.pictures[0].id, "anna", &picture, job_id, &err));
     assert_true(picture.is_starred);
@@ -829,7 +600,7 @@ static void history_is_listed_starred_and_deleted(void **state)
     assert_false(hub_star(scene->hub, view.pictures[0].id, "ben", true, &err));
     job_view_finish(&view);
     assert_true(hub_delete(scene->hub, id.text, "anna", &err));
-    hear(&scene->ears, EVENT_JOB_DELETED);
+    scene_hear(&scene->ears, EVENT_JOB_DELETED);
     assert_false(hub_load(scene->hub, id.text, NULL, &view, &err));
     assert_int_equal(err.status, 404);
 }
@@ -838,7 +609,7 @@ static void *ask_for_estimate(void *context)
 {
     struct scene *scene = context;
     struct estimated_message estimated = {0};
-    struct job_spec spec = make_spec();
+    struct job_spec spec = scene_spec();
     struct hub_error err;
     bool is_answered = hub_estimate(scene->hub, &spec, &estimated, &err);
 
@@ -852,7 +623,7 @@ static void estimates_come_from_a_worker(void **state)
     pthread_t thread;
     void *result;
 
-    bring_worker(scene);
+    scene_bring_worker(scene);
     assert_int_equal(pthread_create(&thread, NULL, ask_for_estimate, scene), 0);
     fake_worker_estimated(&scene->worker, fake_worker_expect(&scene->worker, MESSAGE_ESTIMATE));
     pthread_join(thread, &result);
@@ -895,22 +666,22 @@ static void polls_and_refusals_do_not_wait_for_the_disk(void **state)
     void *result;
     char byte = 0;
 
-    close_hub(scene);
+    scene_close_hub(scene);
     scene->options.max_queue = 1;
-    open_hub(scene);
+    scene_open_hub(scene);
     blocked.hub = scene->hub;
-    bring_worker(scene);
-    id = add_job(scene, (struct wish){0});
-    take(scene);
-    add_job(scene, (struct wish){0});
+    scene_bring_worker(scene);
+    id = scene_add_job(scene, (struct wish){0});
+    scene_take(scene);
+    scene_add_job(scene, (struct wish){0});
     assert_int_equal(pipe(blocked.started), 0);
     assert_int_equal(pipe(blocked.released), 0);
     assert_int_equal(pthread_create(&thread, NULL, block_store, &blocked), 0);
     assert_int_equal(read(blocked.started[0], &byte, 1), 1);
-    assert_int_equal(state_of(scene, id.text), JOB_RUNNING);
+    assert_int_equal(scene_state_of(scene, id.text), JOB_RUNNING);
     hub_state(scene->hub, &now);
     assert_int_equal(now.running, 1);
-    assert_string_equal(refused(scene, (struct wish){0}).code, "queue_full");
+    assert_string_equal(scene_refused(scene, (struct wish){0}).code, "queue_full");
     assert_int_equal(write(blocked.released[1], &byte, 1), 1);
     pthread_join(thread, &result);
     assert_ptr_equal(result, &blocked);
@@ -927,29 +698,27 @@ static void a_second_worker_takes_its_share(void **state)
     struct job_message job;
     struct hub_state now;
 
-    bring_worker(scene);
+    scene_bring_worker(scene);
     fake_worker_come(&second, scene->control[1], 1, 0);
     fake_worker_ready(&second);
     do {
-        hear(&scene->ears, EVENT_WORKER);
+        scene_hear(&scene->ears, EVENT_WORKER);
         hub_state(scene->hub, &now);
     } while (now.workers_ready < 2);
-    add_job(scene, (struct wish){0});
-    add_job(scene, (struct wish){0});
-    take(scene);
+    scene_add_job(scene, (struct wish){0});
+    scene_add_job(scene, (struct wish){0});
+    scene_take(scene);
     job = fake_worker_take(&second);
     job_spec_finish(&job.spec);
     fake_worker_done(&second, job.ticket);
-    hear(&scene->ears, EVENT_JOB_DONE);
+    scene_hear(&scene->ears, EVENT_JOB_DONE);
     fake_worker_die(&second);
     do {
-        hear(&scene->ears, EVENT_WORKER);
+        scene_hear(&scene->ears, EVENT_WORKER);
         hub_state(scene->hub, &now);
     } while (now.workers > 1);
     assert_int_equal(now.running, 1); /* the other's job goes on */
 }
-
-#define HUB_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {

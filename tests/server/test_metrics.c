@@ -87,7 +87,6 @@ static const struct http_routes parts[] = {{known, COUNT_OF(known), NULL}, {NULL
 
 static struct hub ready_hub = {.state = {.is_ready = true,
                                          .store_works = true,
-                                         .disk_has_reserve = true,
                                          .workers = 2,
                                          .workers_ready = 1,
                                          .queued = 3,
@@ -328,6 +327,35 @@ static struct http_exchange ask(struct http_routes routes, const char *path)
     return exchange;
 }
 
+static void test_health_names_what_ails_the_disk(void **state)
+{
+    static const struct {
+        enum store_disk disk;
+        int held;
+        const char *word;
+    } cases[] = {{STORE_DISK_FULL, 0, "disk_reserve"},
+                 {STORE_DISK_READ_ONLY, 0, "writable_outputs"},
+                 {STORE_DISK_GONE, 0, "outputs_folder"},
+                 {STORE_DISK_GOOD, 1, "stored_pictures"}};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct hub hub = ready_hub;
+        struct http_exchange answer;
+        const json_t *missing;
+
+        hub.state.is_ready = false;
+        hub.state.disk = cases[i].disk;
+        hub.state.pictures_held = cases[i].held;
+        answer = ask(health_routes(&hub), "/health/ready");
+        assert_int_equal(answer.status, 503);
+        missing = json_object_get(answer.body, "missing");
+        assert_int_equal(json_array_size(missing), 1);
+        assert_string_equal(json_string_value(json_array_get(missing, 0)), cases[i].word);
+        json_decref(answer.body);
+    }
+}
+
 static void test_health(void **state)
 {
     struct hub hub = ready_hub;
@@ -338,7 +366,8 @@ static void test_health(void **state)
     assert_int_equal(json_array_size(json_object_get(answer.body, "missing")), 0);
     json_decref(answer.body);
 
-    hub.state = (struct hub_state){.workers = 1, .loading = {"loading weights", 0.25}};
+    hub.state = (struct hub_state){
+        .workers = 1, .disk = STORE_DISK_FULL, .loading = {"loading weights", 0.25}};
     answer = ask(health_routes(&hub), "/readyz");
     assert_int_equal(answer.status, 503);
     assert_true(answer.has_retry_after);
@@ -376,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_a_store_that_fails_leaves_the_rest),
         cmocka_unit_test(test_threads_lose_nothing),
         cmocka_unit_test(test_health),
+        cmocka_unit_test(test_health_names_what_ails_the_disk),
     };
 
     return cmocka_run_group_tests(tests, know_routes, NULL);

@@ -23,7 +23,6 @@ static const struct job_message job = {
     .is_watched = true,
     .is_frugal = true,
     .attempt = 2,
-    .model_hash = "0123456789",
     .spec =
         {
             .prompt = (char *)"a \xf0\x9f\x8d\x8e",

@@ -226,7 +226,6 @@ static void a_drawing_says_what_it_was_drawn_with(void **state)
         .flow_shift = 3,
         .seed = 7,
         .model = "m",
-        .model_hash = "0123456789abcdef",
         .weight_types = "f16 f8_e4m3",
         .has_init_image = true,
         .has_t5 = true,
@@ -244,13 +243,12 @@ static void a_drawing_says_what_it_was_drawn_with(void **state)
     assert_true(infotext_of_drawing(&text, &drawing, NULL));
     assert_string_equal(text,
                         "a cat\nSteps: 4, Sampler: Euler, Schedule type: Normal, CFG scale: 4.5, "
-                        "Seed: 7, Size: 64x32, Model hash: 0123456789, Model: m, FP8 weight: "
+                        "Seed: 7, Size: 64x32, Model: m, FP8 weight: "
                         "fp8_e4m3fn, Denoising strength: 0.5, RNG: NV, Skip layers: "
                         "\"7, 8, 9\", SLG scale: 2.5, Shift: 3.0, T5 tokens: 77, Version: v");
     free(text);
     drawing.has_init_image = drawing.has_t5 = drawing.has_cuda_noise = false;
     drawing.skip_layer_count = 0;
-    drawing.model_hash = "";
     drawing.weight_types = "f16";
     assert_true(infotext_of_drawing(&text, &drawing, NULL));
     assert_string_equal(text,

@@ -21,6 +21,8 @@ function words() {
         return t("banner.draining");
     if (health.missing?.includes("disk_reserve"))
         return t("banner.disk");
+    if (health.missing?.some((part) => part === "writable_outputs" || part === "outputs_folder"))
+        return t("banner.outputs");
     return t(health.loading ? "banner.loading" : "banner.not_ready");
 }
 

@@ -161,6 +161,7 @@ export const english = {
     "banner.loading": "The model is loading.",
     "banner.not_ready": "The server is not ready to draw.",
     "banner.draining": "The server is about to stop and takes no new requests.",
+    "banner.outputs": "The server cannot write to its outputs folder: it takes no new requests.",
     "banner.disk": "The server's disk is full: it takes no new requests.",
     "banner.gone": "The server does not answer. Trying again…",
     "banner.stream": "The live connection is interrupted. Trying again…",

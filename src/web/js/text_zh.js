@@ -158,6 +158,7 @@ export const chinese = {
     "banner.loading": "模型正在加载。",
     "banner.not_ready": "服务器尚未就绪。",
     "banner.draining": "服务器即将停止，不再接受新请求。",
+    "banner.outputs": "服务器无法写入输出文件夹，不再接受新请求。",
     "banner.disk": "服务器磁盘已满，不再接受新请求。",
     "banner.gone": "服务器没有响应，正在重试……",
     "banner.stream": "实时连接中断，正在重试……",
