@@ -6,24 +6,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PATH_BYTES 4096
+#include "base/program.h"
+
+#define PATH_BYTES PROGRAM_PATH_BYTES
 
 struct plugin_library {
     void *handle;
     const struct backend_plugin *plugin;
 };
-
-/* The folder of the running program; "" when the system does not say. */
-static void program_folder(char folder[PATH_BYTES])
-{
-    ssize_t length = readlink("/proc/self/exe", folder, PATH_BYTES - 1);
-    char *slash;
-
-    folder[length > 0 ? length : 0] = '\0';
-    slash = strrchr(folder, '/');
-    if (slash)
-        *slash = '\0';
-}
 
 /* Where plugins may lie, best first: "%s/backend_NAME.so" of each is tried. */
 static bool find_file(char path[PATH_BYTES], const char *name)

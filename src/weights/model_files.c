@@ -413,18 +413,38 @@ static char *trimmed_path(const char *path)
     return strndup(path, length);
 }
 
-/* The last part of the path, without what marks a weights file. */
-static char *model_name(const char *path)
+/* What a folder of Hugging Face's cache holds, ".../models--ORG--NAME/snapshots/COMMIT": NAME,
+ * which ends at *end. NULL: it is no such folder. */
+static const char *snapshot_name(const char *real, const char **end)
+{
+    const char *last = strrchr(real, '/'), *start, *separator;
+
+    *end = last ? memrchr(real, '/', (size_t)(last - real)) : NULL;
+    if (!*end || strncmp(*end, "/snapshots/", strlen("/snapshots/")) != 0)
+        return NULL;
+    start = memrchr(real, '/', (size_t)(*end - real));
+    if (!start || strncmp(start, "/models--", strlen("/models--")) != 0)
+        return NULL;
+    start += strlen("/models--");
+    separator = memmem(start, (size_t)(*end - start), "--", 2);
+    return separator ? separator + 2 : start;
+}
+
+char *model_files_name(const char *path)
 {
     static const char *const endings[] = {".safetensors.index.json", ".safetensors"};
+    char *trimmed = trimmed_path(path), *name;
     char *real = realpath(path, NULL); /* "." and ".." have a name too */
-    const char *last = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    char *name;
+    const char *last = trimmed ? trimmed : "", *end = NULL, *snapshot;
 
+    if (strrchr(last, '/'))
+        last = strrchr(last, '/') + 1;
+    snapshot = real ? snapshot_name(real, &end) : NULL;
     if (real && (strcmp(last, ".") == 0 || strcmp(last, "..") == 0))
         last = strrchr(real, '/') + 1;
-    name = strdup(last);
+    name = snapshot ? strndup(snapshot, (size_t)(end - snapshot)) : strdup(last);
     free(real);
+    free(trimmed);
     for (size_t i = 0; name && i < COUNT_OF(endings); i++) {
         size_t length = strlen(name), tail = strlen(endings[i]);
 
@@ -525,7 +545,7 @@ bool model_files_open(struct model_files **out, const struct model_paths *paths,
     if (!open_model(files, model, err) || !open_separate_files(files, paths, err) ||
         !find_tokenizers(files, model, paths->tokenizers, err))
         goto fail;
-    files->name = model_name(model);
+    files->name = paths->name ? strdup(paths->name) : model_files_name(model);
     if (!files->name) {
         error_set(err, ERROR_NO_MEMORY, "'%s'", model);
         goto fail;

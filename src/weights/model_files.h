@@ -23,10 +23,11 @@ struct model_paths {
     const char *clip_g;     /* safetensors file */
     const char *t5;         /* safetensors file, or a sharded index .json */
     const char *tokenizers; /* folder with tokenizer, tokenizer_2, tokenizer_3; default: beside */
+    const char *name;       /* what to call the model; NULL: model_files_name of `model` */
 };
 
 struct model_files {
-    char *name;                                 /* last part of the model's path, no extension */
+    char *name;                                 /* what the model is called */
     struct weights *component[COMPONENT_COUNT]; /* NULL: not there; owned */
     char *tokenizer_directory[COMPONENT_COUNT]; /* for the text encoders; NULL: not there */
     double flow_shift;                          /* from the scheduler's configuration; else 3 */
@@ -41,6 +42,11 @@ struct model_place {
     const char *tokenizer; /* NULL: none */
 };
 const struct model_place *model_files_place(enum component component);
+
+/* The last part of a model's path without extension; of a snapshot in Hugging Face's cache, whose
+ * last part is a hash, the name of its repository. The caller frees it; NULL when memory is short.
+ */
+char *model_files_name(const char *path);
 
 /* Fails with ERROR_BAD_FILE (naming file, tensor and cause), ERROR_IO, or ERROR_BAD_REQUEST when
  * nothing is there. A missing component is no failure here: whoever needs it says so. Free with

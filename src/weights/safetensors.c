@@ -269,6 +269,14 @@ static uint64_t load_u64(const unsigned char *bytes)
     return value;
 }
 
+/* What a clone without Git LFS has in place of a large file. */
+static bool is_lfs_pointer(const struct safetensors_file *file)
+{
+    static const char start[] = "version https://git-lfs";
+
+    return file->size >= strlen(start) && memcmp(file->bytes, start, strlen(start)) == 0;
+}
+
 static bool read_header(struct safetensors_file *file, struct error *err)
 {
     const unsigned char *header;
@@ -280,6 +288,10 @@ static bool read_header(struct safetensors_file *file, struct error *err)
     if (file->size < LENGTH_BYTES)
         return error_set(err, ERROR_BAD_FILE, "%zu bytes are too few for a safetensors file",
                          file->size);
+    if (is_lfs_pointer(file))
+        return error_set(err, ERROR_BAD_FILE,
+                         "only a Git LFS pointer to a safetensors file: 'git lfs pull' in its "
+                         "folder fetches the file itself");
     length = load_u64(file->bytes);
     rest = file->size - LENGTH_BYTES;
     if (length > SAFETENSORS_HEADER_BYTES_MAX)

@@ -517,6 +517,7 @@ static void what_is_no_model_is_refused_with_the_reason(void **state)
 {
     static const char gguf[] = "GGUF\003\0\0\0more than sixteen bytes";
     static const char zip[] = "PK\003\004more than sixteen bytes";
+    static const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n";
     const char *lora = test_path("lora");
     struct safetensors_writer *writer;
 
@@ -537,6 +538,8 @@ static void what_is_no_model_is_refused_with_the_reason(void **state)
                  ERROR_BAD_FILE, "is a PyTorch checkpoint");
     expect_error(&(struct model_paths){.model = test_write_file("m.empty", "", 0)}, ERROR_BAD_FILE,
                  "too few for a safetensors file");
+    expect_error(&(struct model_paths){.model = test_write_file("m.lfs", lfs, sizeof lfs - 1)},
+                 ERROR_BAD_FILE, "git lfs pull");
     assert_true(safetensors_writer_create(&writer, lora, NULL));
     assert_true(safetensors_writer_declare(writer, "transformer.x.lora_A.weight", SAFETENSORS_U8, 1,
                                            (int64_t[]){1}, NULL));
