@@ -207,7 +207,10 @@ static bool write_folder_files(struct conversion *conversion, struct error *err)
         if (conversion->files->component[c] &&
             !write_component_files(conversion, (enum component)c, err))
             return false;
-    return write_scheduler(conversion, err) && copy_licences(conversion, err);
+    return write_scheduler(conversion, err) && copy_licences(conversion, err) &&
+           (!conversion->options->origin ||
+            staging_write_json(&conversion->staging, CONVERT_ORIGIN_FILE,
+                               json_deep_copy(conversion->options->origin), err));
 }
 
 json_t *conversion_model_index(const struct conversion *conversion)

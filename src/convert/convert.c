@@ -362,7 +362,8 @@ static bool prepare(struct conversion *conversion, struct error *err)
         return false;
     bytes = conversion->plan->bytes + OTHER_BYTES +
             conversion->plan->tensor_count * 2 * HEADER_BYTES_EACH;
-    return staging_open(&conversion->staging, bytes, err) && start_threads(conversion, err);
+    return staging_open(&conversion->staging, bytes, conversion->options->spare_bytes, err) &&
+           start_threads(conversion, err);
 }
 
 static bool write_all(struct conversion *conversion, struct error *err)

@@ -53,11 +53,15 @@ struct convert_options {
     bool replace;        /* a converted model that is there already */
     int threads;         /* 0: one for each CPU */
     size_t shard_bytes;  /* a folder's files are split at this size */
+    size_t spare_bytes;  /* of the target's disk that stay free */
     const char *made_by; /* "sd35 0.1.0" */
     const struct convert_choice *choice;     /* NULL: the fixed rule; not for CONVERT_COMFYUI */
     const struct convert_reporter *reporter; /* NULL: no report */
+    /* NULL, or what the caller wants to know of a folder again: its file CONVERT_ORIGIN_FILE. */
+    const json_t *origin;
 };
 
+#define CONVERT_ORIGIN_FILE "origin.json"
 #define CONVERT_SHARD_BYTES ((size_t)5000 * 1000 * 1000)
 
 struct convert_progress {

@@ -201,23 +201,26 @@ bool staging_init(struct staging *staging, const char *target, bool is_folder, b
 
 /* --- The folder --- */
 
-static bool check_space(const char *parent, size_t bytes, struct error *err)
+static bool check_space(const char *parent, size_t bytes, size_t spare, struct error *err)
 {
     struct statvfs st;
     size_t free_bytes;
+    char besides[64] = "";
 
     if (statvfs(parent, &st) != 0)
         return error_set_errno(err, errno, "asking for the free space of '%s'", parent);
     free_bytes = (size_t)st.f_bavail * st.f_frsize;
-    if (free_bytes >= bytes)
+    if (free_bytes >= bytes && free_bytes - bytes >= spare)
         return true;
+    if (spare > 0)
+        snprintf(besides, sizeof besides, ", of which %.2f GB are to stay so", (double)spare / 1e9);
     return error_set(err, ERROR_IO,
                      "the disk of '%s' is too full: the converted model takes %.2f GB, %.2f GB are "
-                     "free",
-                     parent, (double)bytes / 1e9, (double)free_bytes / 1e9);
+                     "free%s",
+                     parent, (double)bytes / 1e9, (double)free_bytes / 1e9, besides);
 }
 
-bool staging_open(struct staging *staging, size_t bytes, struct error *err)
+bool staging_open(struct staging *staging, size_t bytes, size_t spare, struct error *err)
 {
     char *parent = parent_of(staging->target);
     mode_t mask;
@@ -225,7 +228,7 @@ bool staging_open(struct staging *staging, size_t bytes, struct error *err)
 
     if (!parent)
         return out_of_memory(staging->target, err);
-    ok = check_space(parent, bytes, err);
+    ok = check_space(parent, bytes, spare, err);
     free(parent);
     if (!ok)
         return false;
@@ -493,6 +496,29 @@ bool staging_commit(struct staging *staging, const char *last_name, json_t *last
     free(parent);
     free(text);
     return ok;
+}
+
+void staging_sweep(const char *target)
+{
+    char *parent = parent_of(target), *start = NULL;
+    DIR *directory = parent ? opendir(parent) : NULL;
+
+    if (directory && asprintf(&start, "%s.part-", staging_base_name(target)) < 0)
+        start = NULL;
+    for (struct dirent *entry = start ? readdir(directory) : NULL; entry;
+         entry = readdir(directory)) {
+        char *path = strncmp(entry->d_name, start, strlen(start)) == 0
+                         ? file_join(parent, entry->d_name)
+                         : NULL;
+
+        if (path)
+            remove_tree(path);
+        free(path);
+    }
+    if (directory)
+        closedir(directory);
+    free(start);
+    free(parent);
 }
 
 void staging_finish(struct staging *staging)

@@ -27,8 +27,9 @@ struct staging {
 MUST_CHECK bool staging_init(struct staging *staging, const char *target, bool is_folder,
                              bool replace, const char *const *sources, size_t source_count,
                              const char *made_by, struct error *err);
-/* Makes the folder, if `bytes` are free where it lies. */
-MUST_CHECK bool staging_open(struct staging *staging, size_t bytes, struct error *err);
+/* Makes the folder, if `bytes` are free where it lies, beside `spare` that have to stay so. */
+MUST_CHECK bool staging_open(struct staging *staging, size_t bytes, size_t spare,
+                             struct error *err);
 
 /* The path of a file below the folder, whose own folder is made. The caller frees it. */
 MUST_CHECK bool staging_path(char **out, const struct staging *staging, const char *name,
@@ -50,6 +51,9 @@ MUST_CHECK bool staging_commit(struct staging *staging, const char *last_name, j
                                struct error *err);
 /* Removes what was not committed. */
 void staging_finish(struct staging *staging);
+
+/* Removes what killed conversions to this target left. Only for who knows that none is going on. */
+void staging_sweep(const char *target);
 
 /* The last part of a path. */
 const char *staging_base_name(const char *path);

@@ -150,7 +150,7 @@ static void what_is_not_committed_is_removed(void **state)
 
     (void)state;
     assert_true(staging_init(&staging, target, true, false, NULL, 0, "test", NULL));
-    assert_true(staging_open(&staging, 1000, NULL));
+    assert_true(staging_open(&staging, 1000, 0, NULL));
     assert_true(staging_path(&path, &staging, "a/b", NULL));
     assert_true(file_write(path, "1", 1, NULL));
     folder = strdup(staging.folder);
@@ -168,10 +168,29 @@ static void a_disk_that_is_too_small_is_found_first(void **state)
 
     (void)state;
     assert_true(staging_init(&staging, test_path("vast"), true, false, NULL, 0, "test", NULL));
-    assert_false(staging_open(&staging, (size_t)1 << 60, &err));
+    assert_false(staging_open(&staging, (size_t)1 << 60, 0, &err));
     assert_int_equal(err.code, ERROR_IO);
     assert_non_null(strstr(err.message, "too full"));
+    assert_false(staging_open(&staging, 1000, (size_t)1 << 60, &err));
+    assert_non_null(strstr(err.message, "are to stay so"));
     staging_finish(&staging);
+}
+
+static void what_killed_conversions_left_is_swept_up(void **state)
+{
+    static const char *const names[] = {"swept.part-aaaaaa", "swept.part-b.old", "swept",
+                                        "swept.party", "unswept.part-aaaaaa"};
+    char file[512];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        assert_int_equal(mkdir(test_path(names[i]), 0777), 0);
+        snprintf(file, sizeof file, "%s/file", test_path(names[i]));
+        assert_true(file_write(file, "1", 1, NULL));
+    }
+    staging_sweep(test_path("swept"));
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        assert_int_equal(file_is_directory(test_path(names[i])), i >= 2);
 }
 
 static void names_without_a_place_are_refused(void **state)
@@ -199,6 +218,7 @@ int main(void)
         cmocka_unit_test(manifests_that_lead_elsewhere_are_refused),
         cmocka_unit_test(what_is_not_committed_is_removed),
         cmocka_unit_test(a_disk_that_is_too_small_is_found_first),
+        cmocka_unit_test(what_killed_conversions_left_is_swept_up),
         cmocka_unit_test(names_without_a_place_are_refused),
     };
 
