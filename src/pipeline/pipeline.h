@@ -30,6 +30,7 @@ enum memory_mode {
 /* Where the model lies. NULL where not given; `model` is required. See weights/model_files.h. */
 struct pipeline_options {
     const char *model;
+    const char *model_name; /* what to call it; NULL: the last part of its path */
     const char *vae, *clip_l, *clip_g, *t5, *tokenizers;
     const char *device;    /* "auto" (default), "cpu", "cuda", "cuda:N", "ref" */
     const char *precision; /* of a GPU: "auto" (default), "fp8", "bf16", "fp16", "f32" */

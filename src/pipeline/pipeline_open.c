@@ -223,7 +223,8 @@ bool pipeline_create_probed(struct pipeline **out, const struct pipeline_options
                                 .clip_l = options->clip_l,
                                 .clip_g = options->clip_g,
                                 .t5 = options->t5,
-                                .tokenizers = options->tokenizers};
+                                .tokenizers = options->tokenizers,
+                                .name = options->model_name};
     const struct backend_options backend_options = {.device = options->device,
                                                     .cpu_level = options->cpu_level,
                                                     .precision = options->precision,

@@ -7,12 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "image/image_text.h"
 #include "worker/worker_private.h"
 
 #define EXIT_DEVICE_LOST 3
 #define IDLE_MS 200
 #define WARM_UP_SIDE 64
+#define TELL_SECONDS 0.25 /* between what preparing tells */
 #define PROMPTS_KEPT 16
 
 /* --- Opening --- */
@@ -96,6 +98,36 @@ static void fit_memory(struct worker *worker)
                 memory.firm_limit >> 20);
 }
 
+struct preparing {
+    struct worker_preparing public; /* first */
+    struct worker *worker;
+    double told;
+};
+
+static void tell_preparing(const struct worker_preparing *preparing, const char *what,
+                           double fraction)
+{
+    struct preparing *own = (struct preparing *)preparing;
+    double now = seconds_now();
+
+    worker_beat(own->worker, HEARTBEAT_LOADING);
+    if (now - own->told < TELL_SECONDS)
+        return;
+    own->told = now;
+    worker_tell_loading(own->worker, what, fraction);
+}
+
+static bool prepare(struct worker *worker, struct pipeline_options *options, struct error *err)
+{
+    struct preparing preparing = {
+        .public = {.tell = tell_preparing, .stop = inbox_stop(worker->inbox)},
+        .worker = worker,
+    };
+
+    return !worker->options->prepare || worker->options->prepare(worker->options->prepare_context,
+                                                                 options, &preparing.public, err);
+}
+
 static bool open_worker(struct worker *worker, int channel_fd, struct error *err)
 {
     struct pipeline_options options = worker->options->pipeline;
@@ -104,6 +136,9 @@ static bool open_worker(struct worker *worker, int channel_fd, struct error *err
         options.prompts_kept = PROMPTS_KEPT;
     if (!channel_create(&worker->channel, channel_fd, err) ||
         !inbox_create(&worker->inbox, worker->channel, err))
+        return false;
+    worker_beat(worker, HEARTBEAT_LOADING);
+    if (!prepare(worker, &options, err))
         return false;
     worker_tell_loading(worker, "opening the model", 0.0);
     worker_beat(worker, HEARTBEAT_LOADING);
