@@ -34,6 +34,7 @@ struct bench {
     struct bench_report before; /* if before_json */
     struct file_writer *writer; /* of --json-file; NULL: no file */
     struct pipeline *pipeline;
+    struct found_model found;
     struct pipeline_info info;
     struct pipeline_request request;
     struct progress *progress;
@@ -71,6 +72,10 @@ static bool open_pipeline(struct bench *bench, struct error *err)
     double started = seconds_now();
 
     options.images_at_once = settings->batch;
+    if (!engine_find_model(&bench->found, &settings->engine, err))
+        return false;
+    options.model = bench->found.path;
+    options.model_name = bench->found.name;
     if (!pipeline_create(&bench->pipeline, &options, err))
         return false;
     bench->report.figures[BENCH_OPEN].median = seconds_now() - started;
@@ -348,6 +353,7 @@ static bool measure(struct bench *bench, struct error *err)
 static void finish(struct bench *bench)
 {
     pipeline_destroy(bench->pipeline);
+    found_model_finish(&bench->found);
     file_writer_abandon(bench->writer);
     json_decref(bench->before_json);
     for (int i = 0; i < BENCH_ROW_COUNT; i++)

@@ -13,6 +13,7 @@
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "convert/convert.h"
+#include "library/model_search.h"
 
 #define FIELD(name) offsetof(struct convert_settings, name)
 #define SHARD_MB_MAX 1000000
@@ -28,7 +29,8 @@ struct convert_settings {
 
 static const struct option options[] = {
     {"model-path", 'm', OPTION_TEXT, FIELD(model), "PATH", 0, 0, NULL,
-     "Folder in diffusers' layout, or a .safetensors file; F32, F16 or BF16. It is only read.",
+     "Folder in diffusers' layout, a .safetensors file, or a repository in Hugging Face's cache; "
+     "F32, F16 or BF16. It is only read.",
      "Source"},
     {"vae", 0, OPTION_TEXT, FIELD(vae), "PATH", 0, 0, NULL, "VAE to take instead of the model's.",
      NULL},
@@ -198,11 +200,12 @@ static bool convert_measured(struct convert_options *wanted,
     return ok;
 }
 
-static bool convert(const struct convert_settings *settings, const atomic_bool *cancel,
-                    struct error *err)
+/* `model` is where the model was found. */
+static bool convert(const struct convert_settings *settings, const char *model,
+                    const atomic_bool *cancel, struct error *err)
 {
     struct convert_options wanted = {
-        .model = settings->model,
+        .model = model,
         .vae = settings->vae,
         .clip_l = settings->clip_l,
         .clip_g = settings->clip_g,
@@ -238,8 +241,9 @@ int convert_command(int argc, char **argv, const atomic_bool *cancel)
                                         .format = "e4m3",
                                         .shard_mb = (int)(CONVERT_SHARD_BYTES / 1000000),
                                         .budget = CALIBRATE_BUDGET_DEFAULT};
+    struct found_model found = {0};
     struct error err = {0};
-    bool wants_help;
+    bool wants_help, ok;
 
     if (!options_parse(&settings, &wants_help, &table, argc, argv, &err))
         goto fail;
@@ -247,7 +251,10 @@ int convert_command(int argc, char **argv, const atomic_bool *cancel)
         options_print_help(stdout, &table);
         return 0;
     }
-    if (!check(&settings, &err) || !convert(&settings, cancel, &err))
+    ok = check(&settings, &err) && model_search(&found, settings.model, NULL, &err) &&
+         convert(&settings, found.path, cancel, &err);
+    found_model_finish(&found);
+    if (!ok)
         goto fail;
     return 0;
 

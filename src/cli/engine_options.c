@@ -29,6 +29,12 @@ struct pipeline_options engine_pipeline_options(const struct engine_settings *se
     return options;
 }
 
+bool engine_find_model(struct found_model *out, const struct engine_settings *settings,
+                       struct error *err)
+{
+    return model_search(out, settings->model, settings->models_dir, err);
+}
+
 bool engine_settings_check(const struct engine_settings *settings, struct error *err)
 {
     return settings->model ||

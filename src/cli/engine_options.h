@@ -6,11 +6,12 @@
 
 #include "base/thread_pool.h"
 #include "cli/options.h"
+#include "library/model_search.h"
 #include "pipeline/pipeline.h"
 
 /* NULL, 0 or false: not given. Texts are borrowed from the arguments and the environment. */
 struct engine_settings {
-    const char *model, *vae, *clip_l, *clip_g, *t5, *tokenizers;
+    const char *model, *models_dir, *vae, *clip_l, *clip_g, *t5, *tokenizers;
     bool without_t5, turbo;
     const char *device, *precision, *cpu_level;
     int threads;
@@ -30,8 +31,13 @@ struct engine_settings {
      0,                                                                                            \
      0,                                                                                            \
      NULL,                                                                                         \
-     "Folder in diffusers' layout, or a .safetensors file.",                                       \
+     "Folder in diffusers' layout, a .safetensors file, or a name: of one in --models-dir, of a "  \
+     "repository in Hugging Face's cache (also its last part), or demo. Nothing is downloaded.",   \
      "Model"},                                                                                     \
+        ENGINE_TEXT(                                                                               \
+            type, "models-dir", models_dir, "DIR",                                                 \
+            "Where a model that is given by name lies; without a name, the only one there.",       \
+            NULL),                                                                                 \
         ENGINE_TEXT(type, "vae", vae, "PATH", "VAE to use instead of the model's.", NULL),         \
         ENGINE_TEXT(type, "clip-l", clip_l, "PATH",                                                \
                     "CLIP-L text encoder to use instead of the model's.", NULL),                   \
@@ -58,8 +64,9 @@ struct engine_settings {
                     "it), fp8, bf16, fp16 or f32.",                                                \
                     NULL),                                                                         \
         ENGINE_FLAG(type, "fp8", fp8,                                                              \
-                    "Make FP8 of a 16-bit model's weights while loading them on a GPU: half the "  \
-                    "memory. 'sd35 convert' does it once and for all."),                           \
+                    "Half the memory. 'sd35 serve' converts a 16-bit model to FP8 once and keeps " \
+                    "the copy; the other commands make FP8 of its weights while loading them on "  \
+                    "a GPU. 'sd35 convert' does it for all."),                                     \
         ENGINE_FLAG(type, "medvram", medvram,                                                      \
                     "Less of a GPU's memory: text encoders, transformer and VAE take turns on "    \
                     "it."),                                                                        \
@@ -91,6 +98,10 @@ struct engine_settings {
 /* `usual` is the memory mode where none is asked for. */
 struct pipeline_options engine_pipeline_options(const struct engine_settings *settings,
                                                 enum memory_mode usual);
+
+/* The model that --model means (model_search.h). Free with found_model_finish. */
+MUST_CHECK bool engine_find_model(struct found_model *out, const struct engine_settings *settings,
+                                  struct error *err);
 
 /* Fails when no model is named. */
 MUST_CHECK bool engine_settings_check(const struct engine_settings *settings, struct error *err);

@@ -40,6 +40,7 @@ struct generation {
     struct image init_image, mask;                  /* no pixels: not given */
     char *model_name, *init_image_name, *mask_name; /* clean */
     struct pipeline *pipeline;
+    struct found_model found;
     struct pipeline_info info;
     struct pipeline_request request;
     struct request_record record;
@@ -147,6 +148,10 @@ static bool open_pipeline(struct generation *generation, struct error *err)
     double started = seconds_now();
 
     options.images_at_once = settings->images_at_once;
+    if (!engine_find_model(&generation->found, &settings->engine, err))
+        return false;
+    options.model = generation->found.path;
+    options.model_name = generation->found.name;
     if (!pipeline_create(&generation->pipeline, &options, err))
         return false;
     pipeline_info(generation->pipeline, &generation->info);
@@ -440,6 +445,7 @@ static void finish(struct generation *generation)
 {
     pipeline_result_finish(&generation->result);
     pipeline_destroy(generation->pipeline);
+    found_model_finish(&generation->found);
     image_finish(&generation->init_image);
     image_finish(&generation->mask);
     picture_files_finish(&generation->files);

@@ -12,6 +12,7 @@
 #include "cli/process_user.h"
 #include "cli/report.h"
 #include "cli/serve_front.h"
+#include "cli/serve_model.h"
 #include "cli/serve_options.h"
 #include "server/log.h"
 #include "server/supervisor.h"
@@ -25,7 +26,7 @@ struct serve {
     struct serve_settings settings;
     struct serve_list devices; /* one worker each */
     int worker_count;
-    char *model;
+    struct serve_model model;
 };
 
 static enum log_level log_level_of(const char *name)
@@ -65,24 +66,27 @@ static int run_front(void *context, int control_fd)
 
     take_default_signals();
     set_up_log(serve, "front");
-    return serve_front(&serve->settings, control_fd);
+    return serve_front(&serve->settings, serve->model.found.path, control_fd);
 }
 
 static int run_worker(void *context, uint32_t index, int channel_fd, struct heartbeat *heartbeat)
 {
-    const struct serve *serve = context;
+    struct serve *serve = context;
     struct worker_options options = {
         .pipeline = engine_pipeline_options(&serve->settings.engine, MEMORY_ALL),
         .max_batch = serve->settings.max_batch,
         .preview_seconds = PREVIEW_SECONDS,
         .heartbeat = heartbeat,
+        .prepare = serve_model_prepare,
+        .prepare_context = &serve->model,
     };
     char process[32];
 
     take_default_signals();
     snprintf(process, sizeof process, "worker %u", index);
     set_up_log(serve, process);
-    options.pipeline.model = serve->model;
+    options.pipeline.model = serve->model.found.path;
+    options.pipeline.model_name = serve->model.found.name;
     options.pipeline.prompts_kept = PROMPTS_KEPT;
     if (serve->devices.items[index])
         options.pipeline.device = serve->devices.items[index];
@@ -109,8 +113,8 @@ static bool check_folders(const struct serve *serve, struct error *err)
 {
     const char *outputs = serve->settings.outputs_dir;
 
-    if (access(serve->model, F_OK) != 0)
-        return error_set(err, ERROR_BAD_REQUEST, "no model at '%s'", serve->model);
+    if (access(serve->model.found.path, F_OK) != 0)
+        return error_set_errno(err, errno, "opening the model '%s'", serve->model.found.path);
     if (mkdir(outputs, 0755) != 0 && errno != EEXIST)
         return error_set(err, ERROR_IO, "making '%s': %s", outputs, strerror(errno));
     return true;
@@ -136,7 +140,6 @@ static int supervise(struct serve *serve)
     };
 
     limit_heaps();
-    set_up_log(serve, "supervisor");
     return supervisor_run(&options);
 }
 
@@ -156,15 +159,16 @@ int serve_command(int argc, char **argv, const atomic_bool *cancel)
         options_print_help(stdout, &serve_option_table);
         return 0;
     }
+    set_up_log(&serve, "supervisor");
     if (process_user_adopt(serve.settings.user, serve.settings.outputs_dir, &err) &&
-        list_devices(&serve, &err) && serve_model_path(&serve.model, &serve.settings, &err) &&
+        list_devices(&serve, &err) && serve_model_find(&serve.model, &serve.settings, &err) &&
         check_folders(&serve, &err)) {
         code = supervise(&serve);
     } else {
         report_error(&err);
         code = error_exit_code(err.code);
     }
-    free(serve.model);
+    serve_model_finish(&serve.model);
     serve_list_finish(&serve.devices);
     return code;
 }

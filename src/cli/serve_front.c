@@ -44,6 +44,7 @@ enum part {
 
 struct front {
     const struct serve_settings *settings;
+    const char *model; /* where it lies; borrowed */
     struct serve_list proxies, hosts;
     struct hub *hub;
     struct auth *auth;
@@ -118,14 +119,7 @@ static bool create_auth(struct front *front, struct error *err)
 /* The front knows the model by its path alone. */
 static bool start_hash(struct front *front, struct error *err)
 {
-    char *model;
-    bool ok;
-
-    if (!serve_model_path(&model, front->settings, err))
-        return false;
-    ok = model_hash_start(&front->model_hash, front->hub, model, err);
-    free(model);
-    return ok;
+    return model_hash_start(&front->model_hash, front->hub, front->model, err);
 }
 
 static bool create_apis(struct front *front, struct error *err)
@@ -334,9 +328,9 @@ static void stop(struct front *front)
     serve_list_finish(&front->proxies);
 }
 
-int serve_front(const struct serve_settings *settings, int control_fd)
+int serve_front(const struct serve_settings *settings, const char *model, int control_fd)
 {
-    struct front front = {.settings = settings};
+    struct front front = {.settings = settings, .model = model};
     struct error err;
     sigset_t signals;
     bool ok;

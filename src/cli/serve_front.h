@@ -4,7 +4,8 @@
 
 #include "cli/serve_options.h"
 
-/* Runs in a process of its own until SIGTERM or SIGINT drained it. Returns its exit code. */
-int serve_front(const struct serve_settings *settings, int control_fd);
+/* `model` is where it lies. Runs in a process of its own until SIGTERM or SIGINT drained it.
+ * Returns its exit code. */
+int serve_front(const struct serve_settings *settings, const char *model, int control_fd);
 
 #endif

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/process_user.h"
 #include "pipeline/pipeline.h"
@@ -24,11 +23,13 @@ static const struct option options[] = {
     {"tls-key", 0, OPTION_TEXT, FIELD(tls_key), "FILE", 0, 0, NULL, "Its key.", NULL},
 
     ENGINE_MODEL_OPTIONS(struct serve_settings),
-    {"models-dir", 0, OPTION_TEXT, FIELD(models_dir), "DIR", 0, 0, NULL,
-     "Where a model that is given by name lies.", NULL},
     {"outputs-dir", 0, OPTION_TEXT, FIELD(outputs_dir), "DIR", 0, 0, NULL,
      "Pictures, history and queue. Default: outputs.", NULL},
     PROCESS_USER_OPTION(FIELD(user)),
+    {"keep-fp8", 0, OPTION_CHOICE, FIELD(keep_fp8), "on|off", 0, 0, "on|off",
+     "With --fp8: keep what a 16-bit model was converted to, in .sd35 of --models-dir or of "
+     "--outputs-dir, for the next start. Default: on.",
+     NULL},
 
     ENGINE_MACHINE_OPTIONS(struct serve_settings),
 
@@ -83,7 +84,7 @@ static const struct option_pair dependents[] = {
 
 const struct option_table serve_option_table = {
     .command = "sd35 serve",
-    .usage = "--model PATH [options]",
+    .usage = "[options]",
     .summary = "Serves the page and the HTTP APIs.",
     .options = options,
     .option_count = COUNT_OF(options),
@@ -108,6 +109,7 @@ static const struct serve_settings unset = {
     .request_timeout = 1800,
     .grace = 30,
     .disk_reserve = 256,
+    .keep_fp8 = "on",
     .auth = "on",
     .log_format = "text",
     .log_level = "info",
@@ -125,7 +127,7 @@ bool serve_settings_parse(struct serve_settings *settings, bool *wants_help, int
         (settings->api_auth || settings->htpasswd || settings->proxy_header))
         return error_set(err, ERROR_BAD_REQUEST,
                          "--auth off: --api-auth, --htpasswd and --proxy-header would do nothing");
-    return engine_settings_check(&settings->engine, err);
+    return true;
 }
 
 bool serve_list_split(struct serve_list *out, const char *option, const char *text,
@@ -154,15 +156,4 @@ void serve_list_finish(struct serve_list *list)
 {
     free(list->copy);
     *list = (struct serve_list){0};
-}
-
-bool serve_model_path(char **out, const struct serve_settings *settings, struct error *err)
-{
-    const char *model = settings->engine.model;
-    bool is_name = settings->models_dir && !strchr(model, '/') && access(model, F_OK) != 0;
-
-    *out = NULL;
-    if (is_name ? asprintf(out, "%s/%s", settings->models_dir, model) < 0 : !(*out = strdup(model)))
-        return error_set(err, ERROR_NO_MEMORY, "path of the model");
-    return true;
 }

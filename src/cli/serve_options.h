@@ -14,7 +14,7 @@
 /* Texts are borrowed from the arguments and the environment. */
 struct serve_settings {
     struct engine_settings engine;
-    const char *models_dir, *outputs_dir, *user;
+    const char *outputs_dir, *user, *keep_fp8;
 
     const char *host;
     int port;
@@ -45,10 +45,5 @@ struct serve_list {
 MUST_CHECK bool serve_list_split(struct serve_list *out, const char *option, const char *text,
                                  struct error *err);
 void serve_list_finish(struct serve_list *list);
-
-/* The path of --model: as it is, or below --models-dir when it is a name there. Freed by the
- * caller. */
-MUST_CHECK bool serve_model_path(char **out, const struct serve_settings *settings,
-                                 struct error *err);
 
 #endif

@@ -2,7 +2,7 @@
 
 usage: black_box.py SD35 [--shots FOLDER] [--mortal SD35] [--moments N] [--each N] [NAME ...]
 
-NAMEs choose of: native, openai, a1111, schema, operations, docs, page, kill, hostile, proxies, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
+NAMEs choose of: native, openai, a1111, schema, operations, models, docs, page, kill, hostile, proxies, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
 integration installs them (tests/server/requirements.txt and a Chromium). Exit status: 0 all passed or skipped, 1 some failed.
 """
 import argparse
@@ -89,6 +89,10 @@ def operations(arguments):
     return subprocess.run([sys.executable, HERE / "operations_test.py", arguments.program]).returncode == 0
 
 
+def models(arguments):
+    return subprocess.run([sys.executable, HERE / "models_test.py", arguments.program]).returncode == 0
+
+
 def kill(arguments):
     command = [sys.executable, HERE / "kill_test.py", arguments.mortal or arguments.program, "--moments", arguments.moments, "--each", arguments.each]
     return subprocess.run([str(part) for part in command]).returncode == 0
@@ -115,8 +119,8 @@ def load(arguments):
     return subprocess.run([sys.executable, HERE / "load_test.py", str(arguments.program), str(generator)]).returncode == 0
 
 
-TESTS = {"native": native, "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "operations": operations, "docs": docs,
-         "page": page, "kill": kill, "hostile": hostile, "proxies": proxies, "load": load}
+TESTS = {"native": native, "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "operations": operations, "models": models,
+         "docs": docs, "page": page, "kill": kill, "hostile": hostile, "proxies": proxies, "load": load}
 
 
 def run_one(name, arguments):

@@ -29,8 +29,8 @@ QUIET = ("--log-level", "warning")
 USER, PASSWORD = "ada", "correct horse"
 
 
-def sd35(program, *words):
-    return subprocess.run([str(program), *map(str, words)], capture_output=True, text=True, timeout=60)
+def sd35(program, *words, **environment):
+    return subprocess.run([str(program), *map(str, words)], capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
 
 
 # --- Options ---
@@ -46,7 +46,7 @@ def check_options(program):
             sentences = done.stderr.strip().splitlines()
             assert done.returncode == 2 and len(sentences) == 1, (words, done)
             assert re.match(r"(sd35|worker): .{10,}", sentences[0]), (words, done)
-    missing = sd35(program, "serve")
+    missing = sd35(program, "serve", SD35_DEMO_DIR="/none", HF_HUB_CACHE="/none")
     assert missing.returncode == 2 and "--model" in missing.stderr, missing
     help_text = sd35(program, "serve", "--help")
     assert help_text.returncode == 0 and "--max-queue N" in help_text.stdout and max(map(len, help_text.stdout.splitlines())) <= 100, help_text

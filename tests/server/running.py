@@ -52,10 +52,10 @@ def is_alive(pid):
 
 
 class Server:
-    """`sd35 serve` on a free port of loopback. The outputs folder survives restarts of the object's process."""
+    """`sd35 serve` on a free port of loopback. The outputs folder survives restarts of the object's process. `model` None names none."""
 
     def __init__(self, program, model=ROOT / "models" / "demo", outputs=None, options=(), environment=None, files=None, log_file=None):
-        self.program, self.model, self.options = pathlib.Path(program), pathlib.Path(model), list(options)
+        self.program, self.model, self.options = pathlib.Path(program), model, list(options)
         self.own_outputs = outputs is None
         self.outputs = pathlib.Path(outputs or tempfile.mkdtemp(prefix="sd35-outputs-"))
         self.environment = {**os.environ, "SD35_PLUGIN_DIR": "/none", **(environment or {})}
@@ -64,7 +64,8 @@ class Server:
         self.log = []
 
     def start(self, port=0):
-        command = [self.program, "serve", "--model", self.model, "--host", "127.0.0.1", "--port", str(port or self.port), "--outputs-dir", self.outputs,
+        named = ["--model", self.model] if self.model else []
+        command = [self.program, "serve", *named, "--host", "127.0.0.1", "--port", str(port or self.port), "--outputs-dir", self.outputs,
                    "--device", "cpu", *self.options]
         self.url = None
         if self.files:
