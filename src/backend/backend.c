@@ -48,8 +48,7 @@ static void open_ref(struct backend *backend)
     snprintf(backend->description, sizeof backend->description, "ref, 1 thread");
 }
 
-/* "cuda" or "cuda:N". */
-static bool parse_cuda(int *index, const char *device)
+bool backend_cuda_index(int *index, const char *device)
 {
     char *end;
     long value;
@@ -101,7 +100,7 @@ static bool open_device(struct backend *backend, const struct backend_options *o
         return open_best(backend, options, err);
     if (strcmp(options->device, "cpu") == 0)
         return open_cpu(backend, options->cpu_level, err);
-    if (parse_cuda(&index, options->device))
+    if (backend_cuda_index(&index, options->device))
         return open_cuda(backend, index, options->precision, err);
     if (strcmp(options->device, "ref") != 0)
         return error_set(err, ERROR_BAD_REQUEST,

@@ -326,6 +326,9 @@ struct backend {
     struct plugin_library *plugin; /* NULL: none */
 };
 
+/* True for "cuda", which is GPU 0, and "cuda:N". */
+bool backend_cuda_index(int *index, const char *device);
+
 /* Fails with ERROR_BAD_REQUEST, naming what there is, and with ERROR_BACKEND when a device that was
  * asked for by name cannot be used; "auto" takes the CPU then. */
 MUST_CHECK bool backend_open(struct backend **out, const struct backend_options *options,

@@ -12,7 +12,21 @@
 #include "backend/backend.h"
 
 /* Changes whenever a struct that crosses the border does. */
-#define BACKEND_PLUGIN_ABI 3
+#define BACKEND_PLUGIN_ABI 4
+
+/* What a plugin's driver shows, before any device is opened. */
+#define PLUGIN_DEVICES_MAX 64
+struct plugin_devices {
+    enum plugin_trouble {
+        PLUGIN_FINE,       /* with `count` devices, none perhaps */
+        PLUGIN_NO_DRIVER,  /* its library is not there */
+        PLUGIN_OLD_DRIVER, /* see the versions */
+        PLUGIN_BROKEN,     /* the driver is there and does not start */
+    } trouble;
+    int driver_version, needed_version; /* 1000 * major + 10 * minor; 0: unknown */
+    int count;                          /* up to PLUGIN_DEVICES_MAX */
+    bool is_usable[PLUGIN_DEVICES_MAX]; /* new enough for this program */
+};
 
 struct backend_plugin {
     unsigned abi;    /* BACKEND_PLUGIN_ABI of when it was built */
@@ -22,6 +36,9 @@ struct backend_plugin {
      * device or it cannot be used. One device a process. */
     bool (*open)(struct backend *backend, int index, const char *precision, struct error *err);
     void (*close)(void);
+    /* Looks without opening any. Only trouble beyond the first three kinds has a sentence in *err.
+     */
+    void (*find_devices)(struct plugin_devices *devices, struct error *err);
     /* Memory that host and device both see, for tests; NULL when it is short. */
     void *(*shared_alloc)(size_t bytes);
     void (*shared_free)(void *memory);

@@ -10,6 +10,7 @@ int convert_command(int argc, char **argv, const atomic_bool *cancel);
 int keys_command(int argc, char **argv, const atomic_bool *cancel);
 int verify_command(int argc, char **argv, const atomic_bool *cancel);
 int serve_command(int argc, char **argv, const atomic_bool *cancel);
+int check_command(int argc, char **argv, const atomic_bool *cancel);
 int bench_command(int argc, char **argv, const atomic_bool *cancel);
 
 #endif

@@ -18,6 +18,7 @@ static const struct command {
     const char *summary;
 } commands[] = {
     {"serve", serve_command, "serve the page and the HTTP APIs"},
+    {"check", check_command, "tell what would keep 'serve' from starting, and the cure"},
     {"generate", generate_command, "draw pictures from a text"},
     {"convert", convert_command, "convert a model's weights to FP8"},
     {"verify", verify_command, "check a model's tensors and files"},

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/version.h"
+#include "check/health_client.h"
 #include "cli/report.h"
 #include "server/a1111_api.h"
 #include "server/auth.h"
@@ -248,6 +249,18 @@ static bool tell_address(struct front *front, struct error *err)
     return true;
 }
 
+/* For `sd35 check --health`, in a container whose health check knows neither port nor options. */
+static void note_address(struct front *front)
+{
+    const struct serve_settings *settings = front->settings;
+    const struct health_address address = health_address_of(
+        settings->host, http_server_port(front->server), settings->tls_cert != NULL);
+    struct error err;
+
+    if (!health_address_write(&address, settings->outputs_dir, &err))
+        log_event(LOG_WARNING, "address.unknown", "why=%s", err.message);
+}
+
 /* --- Running --- */
 
 static bool start(struct front *front, int control_fd, struct error *err)
@@ -261,7 +274,10 @@ static bool start(struct front *front, int control_fd, struct error *err)
         return false;
     list_parts(front);
     metrics_know_routes(front->parts);
-    return start_server(front, err) && tell_address(front, err);
+    if (!start_server(front, err))
+        return false;
+    note_address(front);
+    return tell_address(front, err);
 }
 
 /* From now on a front that ends is started again. */
@@ -314,8 +330,10 @@ static void stop(struct front *front)
         openai_stop(front->openai);
     if (front->a1111)
         a1111_stop(front->a1111);
-    if (front->server)
+    if (front->server) {
         http_server_stop(front->server, STOP_SECONDS);
+        health_address_remove(front->settings->outputs_dir);
+    }
     model_hash_stop(front->model_hash);
     openapi_destroy(front->openapi);
     a1111_destroy(front->a1111);

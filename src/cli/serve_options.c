@@ -94,9 +94,10 @@ const struct option_table serve_option_table = {
     .dependent_count = COUNT_OF(dependents),
 };
 
-_Static_assert(COUNT_OF(options) <= OPTIONS_MAX, "options_parse has room for them");
+_Static_assert(COUNT_OF(options) + 2 <= OPTIONS_MAX, /* two are those of 'sd35 check' */
+               "options_parse has room for them");
 
-static const struct serve_settings unset = {
+const struct serve_settings serve_settings_unset = {
     .outputs_dir = "outputs",
     .host = "0.0.0.0",
     .port = 7860,
@@ -115,19 +116,22 @@ static const struct serve_settings unset = {
     .log_level = "info",
 };
 
-bool serve_settings_parse(struct serve_settings *settings, bool *wants_help, int argc,
-                          char *const *argv, struct error *err)
+bool serve_settings_check(const struct serve_settings *settings, struct error *err)
 {
-    *settings = unset;
-    if (!options_parse(settings, wants_help, &serve_option_table, argc, argv, err))
-        return false;
-    if (*wants_help)
-        return true;
     if (strcmp(settings->auth, "off") == 0 &&
         (settings->api_auth || settings->htpasswd || settings->proxy_header))
         return error_set(err, ERROR_BAD_REQUEST,
                          "--auth off: --api-auth, --htpasswd and --proxy-header would do nothing");
     return true;
+}
+
+bool serve_settings_parse(struct serve_settings *settings, bool *wants_help, int argc,
+                          char *const *argv, struct error *err)
+{
+    *settings = serve_settings_unset;
+    if (!options_parse(settings, wants_help, &serve_option_table, argc, argv, err))
+        return false;
+    return *wants_help || serve_settings_check(settings, err);
 }
 
 bool serve_list_split(struct serve_list *out, const char *option, const char *text,

@@ -30,10 +30,14 @@ struct serve_settings {
 };
 
 extern const struct option_table serve_option_table;
+extern const struct serve_settings serve_settings_unset; /* what counts where nothing is given */
 
 /* *wants_help: the command line asks for the help and nothing was checked. */
 MUST_CHECK bool serve_settings_parse(struct serve_settings *settings, bool *wants_help, int argc,
                                      char *const *argv, struct error *err);
+
+/* What options mean together. */
+MUST_CHECK bool serve_settings_check(const struct serve_settings *settings, struct error *err);
 
 /* A list with commas, as texts with NULL at the end. */
 struct serve_list {

@@ -2,7 +2,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "server/http_bind.h"
 #include "server/http_private.h"
 
 #define NAP_MS 10
@@ -45,30 +45,6 @@ const char *http_short_answer(int status)
     }
 }
 
-static bool listen_on(struct http_server *server, const struct addrinfo *address)
-{
-    int one = 1, zero = 0;
-    struct epoll_event event = {.events = EPOLLIN};
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-    if (fd < 0)
-        return false;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (address->ai_family == AF_INET6) /* "::" is IPv4 as well */
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
-    event.data.fd = fd;
-    if (bind(fd, address->ai_addr, address->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0 ||
-        epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
-        int number = errno;
-
-        close(fd);
-        errno = number;
-        return false;
-    }
-    server->listen_fd = fd;
-    return true;
-}
-
 static int port_of(int fd)
 {
     union {
@@ -86,22 +62,15 @@ static int port_of(int fd)
 
 bool http_listen(struct http_server *server, const char *host, int port, struct error *err)
 {
-    const struct addrinfo hints = {.ai_family = AF_UNSPEC,
-                                   .ai_socktype = SOCK_STREAM,
-                                   .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    struct addrinfo *list, *at;
-    char service[16];
-    int failure;
+    struct epoll_event event = {.events = EPOLLIN};
+    int number;
 
-    snprintf(service, sizeof service, "%d", port);
-    failure = getaddrinfo(host, service, &hints, &list);
-    if (failure != 0)
-        return error_set(err, ERROR_BAD_REQUEST, "--host '%s': %s", host, gai_strerror(failure));
-    for (at = list; at && !listen_on(server, at); at = at->ai_next)
-        failure = errno;
-    freeaddrinfo(list);
-    if (server->listen_fd < 0)
-        return error_set_errno(err, failure, "listening on %s, port %d", host, port);
+    if (!http_bind(&server->listen_fd, host, port, &number, err))
+        return false;
+    event.data.fd = server->listen_fd;
+    if (listen(server->listen_fd, BACKLOG) != 0 ||
+        epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, server->listen_fd, &event) != 0)
+        return error_set_errno(err, errno, "listening on %s, port %d", host, port);
     server->port = port_of(server->listen_fd);
     return true;
 }

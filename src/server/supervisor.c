@@ -61,15 +61,17 @@ static void kill_all(struct supervisor *supervisor)
 {
     if (supervisor->front.pid > 0)
         kill(supervisor->front.pid, SIGKILL);
-    for (int i = 0; i < supervisor->options->worker_count; i++)
+    if (supervisor->scout.pid > 0)
+        kill(supervisor->scout.pid, SIGKILL);
+    for (int i = 0; i < supervisor->worker_count; i++)
         supervisor_kill(&supervisor->workers[i]);
 }
 
 static bool all_are_gone(const struct supervisor *supervisor)
 {
-    if (supervisor->front.pid != 0)
+    if (supervisor->front.pid != 0 || supervisor->scout.pid != 0)
         return false;
-    for (int i = 0; i < supervisor->options->worker_count; i++) {
+    for (int i = 0; i < supervisor->worker_count; i++) {
         if (supervisor->workers[i].pid != 0)
             return false;
     }
@@ -85,7 +87,9 @@ static void wait_for_all(struct supervisor *supervisor)
             return;
         if (pid == supervisor->front.pid)
             supervisor->front.pid = 0;
-        for (int i = 0; i < supervisor->options->worker_count; i++) {
+        if (pid == supervisor->scout.pid)
+            supervisor->scout.pid = 0;
+        for (int i = 0; i < supervisor->worker_count; i++) {
             if (pid == supervisor->workers[i].pid)
                 supervisor->workers[i].pid = 0;
         }
@@ -109,12 +113,29 @@ static void hear_front(struct supervisor *supervisor)
             return;
         if (says.word == FRONT_LISTENS)
             supervisor->has_listened = true;
-        if (says.word == FRONT_KILL_WORKER &&
-            says.index < (uint32_t)supervisor->options->worker_count) {
+        if (says.word == FRONT_KILL_WORKER && says.index < (uint32_t)supervisor->worker_count) {
             supervisor->workers[says.index].is_hung = true;
             supervisor_kill(&supervisor->workers[says.index]);
         }
     }
+}
+
+/* --- Being told by the scout --- */
+
+static void hear_scout(struct supervisor *supervisor)
+{
+    unsigned char count = 0;
+    ssize_t size;
+
+    if (supervisor->scout_fd < 0)
+        return;
+    size = read(supervisor->scout_fd, &count, 1);
+    if (size < 0)
+        return; /* nothing yet */
+    supervisor->worker_count = size == 1 && count > 0 && count <= SUPERVISOR_WORKERS_MAX
+                                   ? count
+                                   : supervisor->options->worker_count;
+    supervisor_close_fd(&supervisor->scout_fd);
 }
 
 /* --- Deaths --- */
@@ -158,7 +179,7 @@ static void front_died(struct supervisor *supervisor, int status)
         supervisor->front.start_at = now;
     }
     /* The workers see their channels close, and end. */
-    for (int i = 0; i < supervisor->options->worker_count; i++) {
+    for (int i = 0; i < supervisor->worker_count; i++) {
         struct supervised *worker = &supervisor->workers[i];
 
         worker->is_orphan = worker->pid > 0;
@@ -251,7 +272,9 @@ static void reap(struct supervisor *supervisor)
         hear_front(supervisor); /* a front that is dying takes its workers along */
         if (pid == supervisor->front.pid)
             front_died(supervisor, status);
-        for (int i = 0; i < supervisor->options->worker_count; i++) {
+        if (pid == supervisor->scout.pid)
+            supervisor->scout.pid = 0;
+        for (int i = 0; i < supervisor->worker_count; i++) {
             if (pid == supervisor->workers[i].pid)
                 worker_died(supervisor, &supervisor->workers[i], status);
         }
@@ -271,6 +294,8 @@ static void drain(struct supervisor *supervisor, int signal)
                               supervisor_scaled(supervisor, AFTER_GRACE_SECONDS);
     if (supervisor->front.pid > 0)
         kill(supervisor->front.pid, SIGTERM);
+    if (supervisor->scout.pid > 0)
+        kill(supervisor->scout.pid, SIGKILL);
 }
 
 static void take_signals(struct supervisor *supervisor)
@@ -290,16 +315,19 @@ static void take_signals(struct supervisor *supervisor)
 
 /* --- The loop --- */
 
+static void kill_if_overdue(struct supervised *child, double now)
+{
+    if (child->pid == 0 || child->kill_at <= 0 || now < child->kill_at)
+        return;
+    child->kill_at = 0;
+    supervisor_kill(child);
+}
+
 static void kill_overdue(struct supervisor *supervisor, double now)
 {
-    for (int i = 0; i < supervisor->options->worker_count; i++) {
-        struct supervised *worker = &supervisor->workers[i];
-
-        if (worker->pid == 0 || worker->kill_at <= 0 || now < worker->kill_at)
-            continue;
-        worker->kill_at = 0;
-        supervisor_kill(worker);
-    }
+    kill_if_overdue(&supervisor->scout, now);
+    for (int i = 0; i < supervisor->worker_count; i++)
+        kill_if_overdue(&supervisor->workers[i], now);
     if (!supervisor->is_draining || supervisor->is_over)
         return;
     if (all_are_gone(supervisor))
@@ -322,7 +350,9 @@ static int time_left(const struct supervisor *supervisor, double now)
         due = supervisor->drain_until;
     else if (supervisor->front.pid == 0)
         due = fmin(due, supervisor->front.start_at);
-    for (int i = 0; i < supervisor->options->worker_count; i++) {
+    if (supervisor->scout.pid != 0)
+        due = earlier(due, supervisor->scout.kill_at);
+    for (int i = 0; i < supervisor->worker_count; i++) {
         const struct supervised *worker = &supervisor->workers[i];
 
         if (worker->pid != 0)
@@ -352,27 +382,37 @@ static bool open_signals(struct supervisor *supervisor)
 
 int supervisor_run(const struct supervisor_options *options)
 {
-    struct supervisor supervisor = {
-        .options = options, .own_pid = getpid(), .signal_fd = -1, .control_fd = -1};
+    struct supervisor supervisor = {.options = options,
+                                    .own_pid = getpid(),
+                                    .signal_fd = -1,
+                                    .control_fd = -1,
+                                    .scout_fd = -1,
+                                    .worker_count = options->scout ? 0 : options->worker_count};
 
     if (options->worker_count > SUPERVISOR_WORKERS_MAX || !open_signals(&supervisor)) {
         log_event(LOG_ERROR, "supervisor.failed", "what=start errno=%d", errno);
         return 1;
     }
+    supervisor_start_due(&supervisor);
+    if (options->scout)
+        supervisor_start_scout(&supervisor);
     while (!supervisor.is_over) {
-        struct pollfd polled[2];
+        struct pollfd polled[3];
 
         supervisor_start_due(&supervisor);
         polled[0] = (struct pollfd){.fd = supervisor.signal_fd, .events = POLLIN};
         polled[1] = (struct pollfd){.fd = supervisor.control_fd, .events = POLLIN};
-        poll(polled, 2, time_left(&supervisor, seconds_now()));
+        polled[2] = (struct pollfd){.fd = supervisor.scout_fd, .events = POLLIN};
+        poll(polled, 3, time_left(&supervisor, seconds_now()));
         hear_front(&supervisor); /* first: its last words count */
+        hear_scout(&supervisor);
         take_signals(&supervisor);
         kill_overdue(&supervisor, seconds_now());
     }
     kill_all(&supervisor);
     wait_for_all(&supervisor);
     supervisor_close_fd(&supervisor.control_fd);
+    supervisor_close_fd(&supervisor.scout_fd);
     supervisor_close_fd(&supervisor.signal_fd);
     sigprocmask(SIG_SETMASK, &supervisor.old_mask, NULL);
     return supervisor.code;

@@ -50,6 +50,10 @@ struct supervisor_options {
     /* Run in the child; return its exit code. */
     int (*front)(void *context, int control_fd);
     int (*worker)(void *context, uint32_t index, int channel_fd, struct heartbeat *heartbeat);
+    /* Runs in a child, too, once, while the front starts; NULL: none. One byte that it writes to
+     * `tell_fd` is the number of workers, none of which starts before. worker_count counts when it
+     * ends, or is silent for too long, without a word. */
+    int (*scout)(void *context, int tell_fd);
     void *context;
     double time_scale; /* of all waits; 0: 1. Tests have less. */
 };

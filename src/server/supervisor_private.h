@@ -28,7 +28,9 @@ struct supervisor {
     pid_t own_pid;
     sigset_t old_mask;
     int signal_fd, control_fd; /* our end; -1: no front */
-    struct supervised front, workers[SUPERVISOR_WORKERS_MAX];
+    int scout_fd;              /* -1: it has said what it knows */
+    struct supervised front, scout, workers[SUPERVISOR_WORKERS_MAX];
+    int worker_count;                      /* 0 until the scout has said it */
     double front_deaths[FRONT_DEATHS_MAX]; /* a ring */
     int front_death_count;
     uint64_t oom_kills; /* of the kernel's count, those that are known to be workers */
@@ -44,6 +46,8 @@ void supervisor_kill(struct supervised *child); /* which may not run */
 void supervisor_close_fd(int *fd);              /* it becomes -1, and may be so */
 /* A front that has closed its end is dying, though it may not be dead yet. */
 bool supervisor_has_front(const struct supervisor *supervisor);
+/* Once, after the front, which is not to wait for it. */
+void supervisor_start_scout(struct supervisor *supervisor);
 /* Starts whatever is not running and should be by now (supervisor_start.c). */
 void supervisor_start_due(struct supervisor *supervisor);
 

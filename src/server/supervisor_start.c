@@ -1,4 +1,4 @@
-/* Starting the front and the workers. */
+/* Starting the front, the scout and the workers. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -20,6 +20,7 @@
  * all memory weighs as much: the worker goes, whatever else has grown. */
 #define WORKER_OOM_SCORE 500
 #define OOM_SCORE_MAX 1000
+#define SCOUT_SECONDS 90.0 /* then it is ended, and workers start without it */
 
 /* In the child: dies with its parent, which may be gone by now, and hears signals again. */
 static void become_child(struct supervisor *supervisor)
@@ -94,6 +95,41 @@ static void offer_to_oom_killer(void)
     if (pwrite(fd, text, (size_t)size, 0) != size)
         log_event(LOG_WARNING, "worker.oom_score", "errno=%d", errno);
     close(fd);
+}
+
+static void run_scout(struct supervisor *supervisor, int tell_fd)
+{
+    const struct supervisor_options *options = supervisor->options;
+    int code;
+
+    become_child(supervisor);
+    supervisor_close_fd(&supervisor->control_fd);
+    code = options->scout(options->context, tell_fd);
+    fflush(NULL);
+    _exit(code);
+}
+
+void supervisor_start_scout(struct supervisor *supervisor)
+{
+    int ends[2];
+    pid_t pid;
+
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
+        supervisor->worker_count = supervisor->options->worker_count;
+        return;
+    }
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        close(ends[0]);
+        run_scout(supervisor, ends[1]);
+    }
+    close(ends[1]); /* a fork that failed reads as an end without a word */
+    supervisor->scout_fd = ends[0];
+    if (pid > 0) {
+        note_start(&supervisor->scout, pid);
+        supervisor->scout.kill_at = seconds_now() + supervisor_scaled(supervisor, SCOUT_SECONDS);
+    }
 }
 
 static bool send_arrival(struct supervisor *supervisor, const struct worker_arrived *arrived,
@@ -200,8 +236,7 @@ void supervisor_start_due(struct supervisor *supervisor)
         return;
     if (supervisor->front.pid == 0 && now >= supervisor->front.start_at)
         start_front(supervisor);
-    for (int i = 0; supervisor_has_front(supervisor) && i < supervisor->options->worker_count;
-         i++) {
+    for (int i = 0; supervisor_has_front(supervisor) && i < supervisor->worker_count; i++) {
         const struct supervised *worker = &supervisor->workers[i];
 
         if (worker->pid == 0 && now >= worker->start_at)

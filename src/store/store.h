@@ -21,6 +21,10 @@
 #include "base/attributes.h"
 #include "base/error.h"
 
+#define STORE_STATE_FOLDER ".sd35"
+#define STORE_DATABASE_NAME "store.sqlite"
+#define STORE_LOCK_NAME "lock"
+
 #define STORE_ID_BYTES 33    /* 32 hexadecimal digits: 128 random bits */
 #define STORE_OWNER_BYTES 65 /* the name of a user or key */
 #define STORE_KEY_BYTES 256  /* of an idempotency key */

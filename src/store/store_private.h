@@ -7,9 +7,6 @@
 #include "store/store.h"
 #include "store/store_database.h"
 
-#define STORE_STATE_FOLDER ".sd35"
-#define STORE_DATABASE_NAME "store.sqlite"
-#define STORE_LOCK_NAME "lock"
 #define STORE_TEMPORARY_FOLDER "tmp"
 #define STORE_PATH_BYTES sizeof(((struct store_picture *)0)->path)
 #define STORE_HASH_TEXT_BYTES sizeof(((struct store_picture *)0)->sha256)

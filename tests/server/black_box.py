@@ -2,7 +2,7 @@
 
 usage: black_box.py SD35 [--shots FOLDER] [--mortal SD35] [--moments N] [--each N] [NAME ...]
 
-NAMEs choose of: native, openai, a1111, schema, operations, models, docs, page, kill, hostile, proxies, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
+NAMEs choose of: native, openai, a1111, schema, operations, models, check, docs, page, kill, hostile, proxies, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
 integration installs them (tests/server/requirements.txt and a Chromium). Exit status: 0 all passed or skipped, 1 some failed.
 """
 import argparse
@@ -93,6 +93,10 @@ def models(arguments):
     return subprocess.run([sys.executable, HERE / "models_test.py", arguments.program]).returncode == 0
 
 
+def check(arguments):
+    return subprocess.run([sys.executable, HERE / "check_test.py", arguments.program]).returncode == 0
+
+
 def kill(arguments):
     command = [sys.executable, HERE / "kill_test.py", arguments.mortal or arguments.program, "--moments", arguments.moments, "--each", arguments.each]
     return subprocess.run([str(part) for part in command]).returncode == 0
@@ -119,7 +123,7 @@ def load(arguments):
     return subprocess.run([sys.executable, HERE / "load_test.py", str(arguments.program), str(generator)]).returncode == 0
 
 
-TESTS = {"native": native, "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "operations": operations, "models": models,
+TESTS = {"native": native, "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "operations": operations, "models": models, "check": check,
          "docs": docs, "page": page, "kill": kill, "hostile": hostile, "proxies": proxies, "load": load}
 
 

@@ -51,15 +51,24 @@ def is_alive(pid):
         return False
 
 
+def is_scout(pid):
+    """The process that looks for GPUs and trouble when a server starts."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "sd35-scout"
+    except OSError:
+        return False
+
+
 class Server:
     """`sd35 serve` on a free port of loopback. The outputs folder survives restarts of the object's process. `model` None names none."""
 
-    def __init__(self, program, model=ROOT / "models" / "demo", outputs=None, options=(), environment=None, files=None, log_file=None):
+    def __init__(self, program, model=ROOT / "models" / "demo", outputs=None, options=(), environment=None, files=None, log_file=None, before=()):
         self.program, self.model, self.options = pathlib.Path(program), model, list(options)
         self.own_outputs = outputs is None
         self.outputs = pathlib.Path(outputs or tempfile.mkdtemp(prefix="sd35-outputs-"))
         self.environment = {**os.environ, "SD35_PLUGIN_DIR": "/none", **(environment or {})}
         self.files, self.log_file = files, log_file  # the most descriptors of a process; a copy of its log
+        self.before = list(before)  # words of a command that becomes the server
         self.process, self.key, self.url, self.port = None, None, None, 0
         self.log = []
 
@@ -70,6 +79,7 @@ class Server:
         self.url = None
         if self.files:
             command = ["prlimit", f"--nofile={self.files}", "--", *command]
+        command = [*self.before, *command]
         self.process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env=self.environment, errors="replace")
         threading.Thread(target=self._read_log, args=(self.process,), daemon=True).start()
         wait_until("an address in the log", lambda: self.url or self.process.poll() is not None)
@@ -112,7 +122,7 @@ class Server:
 
     def workers(self):
         front = self.front()
-        return [pid for pid in children(self.process.pid) if pid != front and is_alive(pid)] if front else []
+        return [pid for pid in children(self.process.pid) if pid != front and is_alive(pid) and not is_scout(pid)] if front else []
 
     def _listens(self, pid):
         inodes = set()

@@ -34,6 +34,12 @@ static struct scene {
     } front;
     bool worker_hangs; /* the front has it killed */
     int worker_code;   /* of a worker that ends at once; -1: it lives until its channel closes */
+    enum scout_behaviour {
+        SCOUT_NONE,
+        SCOUT_SAYS_THREE,
+        SCOUT_SAYS_NOTHING, /* and ends */
+        SCOUT_HANGS
+    } scout;
 } scene;
 
 static void note(char what, int32_t pid, uint32_t restarts)
@@ -139,12 +145,26 @@ static int run_worker(void *context, uint32_t index, int channel_fd, struct hear
     return 0;
 }
 
+static int run_scout(void *context, int tell_fd)
+{
+    const char three = 3;
+
+    (void)context;
+    note('S', getpid(), 0);
+    if (scene.scout == SCOUT_SAYS_THREE && write(tell_fd, &three, 1) != 1)
+        _exit(97);
+    while (scene.scout == SCOUT_HANGS)
+        pause();
+    return 0;
+}
+
 static pid_t start(double grace, double time_scale)
 {
     struct supervisor_options options = {.worker_count = 1,
                                          .grace = grace,
                                          .front = run_front,
                                          .worker = run_worker,
+                                         .scout = scene.scout ? run_scout : NULL,
                                          .time_scale = time_scale};
     pid_t pid;
 
@@ -407,6 +427,55 @@ static void children_die_with_the_supervisor(void **state)
     close(scene.notes[0]);
 }
 
+static void a_scout_says_how_many_workers_there_are(void **state)
+{
+    pid_t pid, workers[3];
+
+    (void)state;
+    scene = (struct scene){.worker_code = -1, .scout = SCOUT_SAYS_THREE};
+    pid = start(30, 0);
+    for (int i = 0; i < 3; i++)
+        workers[i] = expect('W').pid;
+    assert_true(workers[0] != workers[1] && workers[1] != workers[2]);
+    kill(pid, SIGTERM);
+    assert_int_equal(finish(pid), 0);
+}
+
+static void workers_come_without_a_word_of_the_scout(void **state)
+{
+    static const enum scout_behaviour behaviours[] = {SCOUT_SAYS_NOTHING, SCOUT_HANGS};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(behaviours); i++) {
+        pid_t pid;
+
+        scene = (struct scene){.worker_code = -1, .scout = behaviours[i]};
+        pid = start(30, 0.001);
+        expect('W');
+        kill(pid, SIGTERM);
+        assert_int_equal(finish(pid), 0);
+    }
+}
+
+/* Neither is the front kept waiting nor the end. */
+static void a_scout_that_hangs_holds_nobody_up(void **state)
+{
+    pid_t pid;
+
+    (void)state;
+    scene = (struct scene){.worker_code = -1, .scout = SCOUT_HANGS};
+    pid = start(30, 0);
+    /* In any order. */
+    for (int seen = 0; seen != ('F' ^ 'S');) {
+        struct note said;
+
+        assert_int_equal(read(scene.notes[0], &said, sizeof said), sizeof said);
+        seen ^= said.what;
+    }
+    kill(pid, SIGTERM);
+    assert_int_equal(finish(pid), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -423,6 +492,9 @@ int main(void)
         cmocka_unit_test(a_front_that_cannot_start_ends_it_with_its_code),
         cmocka_unit_test(a_worker_that_dies_with_its_front_is_no_fault),
         cmocka_unit_test(children_die_with_the_supervisor),
+        cmocka_unit_test(a_scout_says_how_many_workers_there_are),
+        cmocka_unit_test(workers_come_without_a_word_of_the_scout),
+        cmocka_unit_test(a_scout_that_hangs_holds_nobody_up),
     };
 
     return cmocka_run_group_tests_name("supervisor", tests, NULL, NULL);

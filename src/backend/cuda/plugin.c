@@ -39,6 +39,34 @@ static bool fail_runtime(struct error *err, cudaError_t status)
     }
 }
 
+static enum plugin_trouble trouble_of(cudaError_t status, int driver)
+{
+    if (status == cudaSuccess || status == cudaErrorNoDevice)
+        return PLUGIN_FINE;
+    if (status != cudaErrorInsufficientDriver)
+        return PLUGIN_BROKEN;
+    return driver == 0 ? PLUGIN_NO_DRIVER : PLUGIN_OLD_DRIVER;
+}
+
+static void find_devices(struct plugin_devices *devices, struct error *err)
+{
+    int count = 0, major;
+    cudaError_t status = cudaGetDeviceCount(&count);
+
+    *devices = (struct plugin_devices){.needed_version = CUDART_VERSION};
+    (void)cudaDriverGetVersion(&devices->driver_version);
+    devices->trouble = trouble_of(status, devices->driver_version);
+    if (devices->trouble == PLUGIN_BROKEN)
+        (void)fail_runtime(err, status);
+    if (status != cudaSuccess)
+        return;
+    devices->count = count < PLUGIN_DEVICES_MAX ? count : PLUGIN_DEVICES_MAX;
+    for (int i = 0; i < devices->count; i++)
+        devices->is_usable[i] =
+            cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i) == cudaSuccess &&
+            10 * major >= CAPABILITY_MIN;
+}
+
 /* For tests of the ways of older GPUs: SD35_FORCE_CC=80 makes any GPU one of capability 8.0. */
 static bool force_capability(int *capability, struct error *err)
 {
@@ -273,6 +301,7 @@ __attribute__((visibility("default"))) const struct backend_plugin *sd35_backend
         .name = "cuda",
         .open = plugin_open,
         .close = plugin_close,
+        .find_devices = find_devices,
         .shared_alloc = shared_alloc,
         .shared_free = shared_free,
         .forget_weights = forget_weights,

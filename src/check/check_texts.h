@@ -1,0 +1,76 @@
+/* Every sentence of the diagnosis, in both languages, in one table.
+ *
+ * Codes are for programs and stay what they are; two rows may share one, where the same thing has
+ * another cure in a container.
+ */
+#ifndef CHECK_CHECK_TEXTS_H
+#define CHECK_CHECK_TEXTS_H
+
+enum language { LANGUAGE_ENGLISH, LANGUAGE_CHINESE, LANGUAGE_COUNT };
+
+/* Chinese when the first of SD35_LANG, LC_ALL, LC_MESSAGES and LANG that is set begins with "zh".
+ */
+enum language language_of_environment(void);
+
+enum check_row {
+    CHECK_GPU_FOUND,
+    CHECK_GPU_OPENED,
+    CHECK_GPU_NOT_ASKED,
+    CHECK_GPU_NONE,
+    CHECK_GPU_NONE_IN_CONTAINER,
+    CHECK_GPU_DRIVER_MISSING,
+    CHECK_GPU_TOOLKIT_MISSING,
+    CHECK_GPU_LIBRARY_MISSING,
+    CHECK_GPU_WSL,
+    CHECK_GPU_DRIVER_OLD,
+    CHECK_GPU_BACKEND_MISSING,
+    CHECK_GPU_HIDDEN,
+    CHECK_GPU_TOO_OLD,
+    CHECK_GPU_NO_SUCH,
+    CHECK_GPU_FAILED,
+    CHECK_GPU_PROBE_DIED,
+    CHECK_DEVICE_UNKNOWN,
+    CHECK_CPU_DRAWS,
+    CHECK_CPU_UNSUPPORTED,
+    CHECK_CPU_LEVEL_UNKNOWN,
+    CHECK_SHM_ENOUGH,
+    CHECK_SHM_SMALL,
+    CHECK_SHM_REFUSED,
+    CHECK_OUTPUTS_WRITABLE,
+    CHECK_OUTPUTS_NOT_WRITABLE,
+    CHECK_OUTPUTS_NOT_WRITABLE_IN_CONTAINER,
+    CHECK_OUTPUTS_READ_ONLY,
+    CHECK_OUTPUTS_NO_FOLDER,
+    CHECK_OUTPUTS_FULL,
+    CHECK_OUTPUTS_FAILED,
+    CHECK_OUTPUTS_IN_USE,
+    CHECK_PORT_FREE,
+    CHECK_PORT_TAKEN,
+    CHECK_PORT_PRIVILEGED,
+    CHECK_HOST_NOT_HERE,
+    CHECK_HOST_UNKNOWN,
+    CHECK_PORT_FAILED,
+    CHECK_MODEL_FOUND,
+    CHECK_MODEL_NOT_FOUND,
+    CHECK_MODEL_MISSING,
+    CHECK_MODEL_UNREADABLE,
+    CHECK_MODEL_GATED,
+    CHECK_MODEL_PARTLY_DOWNLOADED,
+    CHECK_MODEL_POINTERS,
+    CHECK_MODEL_SHARDS_MISSING,
+    CHECK_MODEL_PART_MISSING,
+    CHECK_MODEL_DAMAGED,
+    CHECK_MEMORY_ENOUGH,
+    CHECK_MEMORY_SMALL,
+    CHECK_MEMORY_SMALL_IN_CONTAINER,
+    CHECK_ROW_COUNT
+};
+
+struct check_text {
+    const char *subject, *code;
+    const char *found[LANGUAGE_COUNT];
+    const char *cure[LANGUAGE_COUNT]; /* NULL: nothing is wrong */
+};
+const struct check_text *check_text(enum check_row row);
+
+#endif
