@@ -1,10 +1,11 @@
 """The image as its users have it: built twice, and run by a real Docker engine, in at most ten minutes.
 
-usage: container_test.py [SCENARIO ...]
+usage: container_test.py [--keep FOLDER] [SCENARIO ...]
 
-Scenarios choose of those below; the image is built in any case. The engine is the test's own, in a folder of its own; it needs root. No GPU is used:
+Scenarios choose of those below. With --keep the engine's folder stays, and what was built in it is not built again: for who works on a scenario. The engine is the test's own, in a folder of its own; it needs root. No GPU is used:
 what Docker calls for one is replaced by a hook that makes a device's node. SKIPPED, loudly, where no engine can be started.
 """
+import argparse
 import contextlib
 import json
 import os
@@ -34,7 +35,7 @@ class Server:
 
     def __init__(self, engine, outputs, *options, name=NAME, arguments=("--port=7860", "--fp8"), tag=image.IMAGE, port=PORT):
         self.engine, self.outputs, self.name, self.port = engine, pathlib.Path(outputs), name, port
-        engine.docker("run", "--detach", "--name", name, *options, "--volume", f"{self.outputs}:/app/outputs", tag, *arguments)
+        engine.docker("run", "--detach", "--name", name, "--health-interval=1s", *options, "--volume", f"{self.outputs}:/app/outputs", tag, *arguments)
         self.key = None
 
     def __enter__(self):
@@ -83,8 +84,8 @@ class Server:
 
     def processes(self):
         """User and command of each."""
-        lines = self.engine.docker("top", self.name, "-eo", "uid,args").splitlines()[1:]
-        return [line.split(maxsplit=1) for line in lines]
+        lines = self.engine.docker("top", self.name, "-eo", "pid,uid,args").splitlines()[1:]
+        return [line.split(maxsplit=2)[1:] for line in lines]
 
     def status(self, field):
         """Of the container's first process, as /proc tells it."""
@@ -305,23 +306,27 @@ def check_image(engine):
         assert engine.inspect(image.IMAGE, f'{{{{index .Config.Labels "org.opencontainers.image.{label}"}}}}')
 
 
-def run(names, folder):
+def run(names, folder, is_kept):
     engine = Engine(folder)
     try:
         engine.start(with_gpu_hook=True)
-        timed("base", image.make_base, engine)
+        if engine.try_("inspect", image.BASE).returncode != 0:
+            timed("base", image.make_base, engine)
         timed("build", image.build, engine, image.IMAGE)
         check_image(engine)
         rebuild = Rebuild(engine)
-        rebuild.start()
+        if not is_kept:
+            rebuild.start()
         scenarios = [scenario for scenario in SCENARIOS if scenario.__name__ in names or not names]
         for scenario in scenarios:
-            if scenario in (built_in, without_hook):  # the first builds, the second restarts the engine
+            if scenario in (built_in, without_hook) and not is_kept:  # the first builds, the second restarts the engine
                 rebuild.join()
             own = pathlib.Path(folder) / scenario.__name__
+            shutil.rmtree(own, ignore_errors=True)
             own.mkdir()
             timed(scenario.__name__, scenario, engine, own)
-        timed("second build", rebuild.check)
+        if not is_kept:
+            timed("second build", rebuild.check)
     finally:
         engine.stop()
         clean_up(folder)
@@ -342,11 +347,16 @@ def main():
     if reason:
         print(f"SKIPPED container: {reason}")
         return
-    folder = tempfile.mkdtemp(prefix="sd35-container-")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", metavar="FOLDER")
+    parser.add_argument("names", nargs="*", metavar="SCENARIO", choices=[*(scenario.__name__ for scenario in SCENARIOS), []])
+    arguments = parser.parse_args()
+    folder = arguments.keep or tempfile.mkdtemp(prefix="sd35-container-")
     try:
-        run(sys.argv[1:], folder)
+        run(arguments.names, folder, arguments.keep is not None)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not arguments.keep:
+            shutil.rmtree(folder, ignore_errors=True)
     print("the image is what it should be")
 
 
