@@ -367,8 +367,10 @@ int serve_front(const struct serve_settings *settings, const char *model, int co
         else
             error_set(&err, ERROR_IO, "the store takes no more writes");
     }
-    if (!ok)
+    if (!ok) {
         report_error(&err);
+        shutdown(control_fd, SHUT_RDWR); /* the workers end with us: it is no fault of theirs */
+    }
     stop(&front);
     close(control_fd);
     return ok ? 0 : error_exit_code(err.code);

@@ -105,7 +105,8 @@ static void hear_front(struct supervisor *supervisor)
     while (supervisor->control_fd >= 0) {
         ssize_t size = recv(supervisor->control_fd, &says, sizeof says, MSG_DONTWAIT);
 
-        if (size == 0) { /* it is dying: SIGCHLD comes */
+        /* It is dying: SIGCHLD comes. Messages that it never read make its end an error. */
+        if (size == 0 || (size < 0 && errno == ECONNRESET)) {
             supervisor_close_fd(&supervisor->control_fd);
             return;
         }
