@@ -136,6 +136,7 @@ enum hub_event_type {
     EVENT_JOB_FAILED,
     EVENT_JOB_CANCELLED,
     EVENT_JOB_DELETED,
+    EVENT_STAR,   /* a picture of the job got its star or lost it */
     EVENT_WORKER, /* came, is ready, went */
     EVENT_GAP,    /* the past that was asked for is gone: load everything anew */
 };
@@ -147,7 +148,7 @@ struct hub_event {
     const struct job_view *job; /* NULL: not about one */
     const void *bytes;          /* of a preview */
     size_t size;
-    int32_t image; /* of a preview or picture */
+    int32_t image; /* of a preview, picture or star */
     int32_t step;  /* of a preview: steps that its picture has behind it */
 };
 

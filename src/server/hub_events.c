@@ -26,6 +26,8 @@ const char *hub_event_name(enum hub_event_type type)
         return "job.cancelled";
     case EVENT_JOB_DELETED:
         return "job.deleted";
+    case EVENT_STAR:
+        return "job.starred";
     case EVENT_WORKER:
         return "worker";
     case EVENT_GAP:

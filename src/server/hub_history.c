@@ -118,7 +118,32 @@ int hub_open_file(struct hub *hub, const char *path)
     return store_open_file(hub->store, path);
 }
 
-static void star_in_memory(struct hub *hub, const char *picture_id, bool starred)
+/* So that something can be told of it, a job of long ago becomes a recent one first. */
+static void remember(struct hub *hub, const char *id, const char *owner)
+{
+    struct store_job row;
+    struct hub_job *job = NULL;
+    bool found;
+
+    if (hub_job_find_locked(hub, id, NULL))
+        return;
+    if (!store_get(hub->store, id, owner, &row, &found, NULL) || !found)
+        return;
+    if (row.state != JOB_QUEUED && row.state != JOB_RUNNING)
+        job = hub_job_create(&row);
+    store_job_finish(&row);
+    if (!job)
+        return;
+    pthread_mutex_lock(&hub->lock);
+    hub_job_add_locked(hub, job);
+    hub_job_retire_locked(hub, job);
+    pthread_mutex_unlock(&hub->lock);
+}
+
+/* In memory, and to those who listen. A job of long ago that memory is too short for is not told
+ * of.
+ */
+static void tell_star(struct hub *hub, const char *picture_id, bool starred)
 {
     struct store_picture picture;
     char job_id[STORE_ID_BYTES];
@@ -127,6 +152,7 @@ static void star_in_memory(struct hub *hub, const char *picture_id, bool starred
 
     if (!store_find_picture(hub->store, picture_id, NULL, &picture, job_id, &found, NULL) || !found)
         return;
+    remember(hub, job_id, NULL);
     pthread_mutex_lock(&hub->lock);
     job = hub_job_find_locked(hub, job_id, NULL);
     for (int i = 0; job && i < job->picture_count; i++) {
@@ -134,6 +160,8 @@ static void star_in_memory(struct hub *hub, const char *picture_id, bool starred
             job->pictures[i].is_starred = starred;
     }
     pthread_mutex_unlock(&hub->lock);
+    if (job)
+        hub_publish(hub, EVENT_STAR, job, picture.index);
 }
 
 static void star(struct hub *hub, struct hub_call *call)
@@ -146,7 +174,7 @@ static void star(struct hub *hub, struct hub_call *call)
     hub_note_store(hub, works, &err);
     conclude(hub, asking, works, found, &err, "picture");
     if (asking->is_done)
-        star_in_memory(hub, asking->id, asking->starred);
+        tell_star(hub, asking->id, asking->starred);
     hub_complete(hub, call);
 }
 
@@ -171,28 +199,6 @@ static void forget(struct hub *hub, const char *id)
     hub_publish(hub, EVENT_JOB_DELETED, job, 0);
     pthread_mutex_lock(&hub->lock);
     hub_job_forget_locked(hub, job);
-    pthread_mutex_unlock(&hub->lock);
-}
-
-/* So that its end can be told, a job of long ago becomes a recent one first. */
-static void remember(struct hub *hub, const char *id, const char *owner)
-{
-    struct store_job row;
-    struct hub_job *job = NULL;
-    bool found;
-
-    if (hub_job_find_locked(hub, id, NULL))
-        return;
-    if (!store_get(hub->store, id, owner, &row, &found, NULL) || !found)
-        return;
-    if (row.state != JOB_QUEUED && row.state != JOB_RUNNING)
-        job = hub_job_create(&row);
-    store_job_finish(&row);
-    if (!job)
-        return;
-    pthread_mutex_lock(&hub->lock);
-    hub_job_add_locked(hub, job);
-    hub_job_retire_locked(hub, job);
     pthread_mutex_unlock(&hub->lock);
 }
 

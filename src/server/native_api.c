@@ -72,6 +72,7 @@ static const struct http_route routes[] = {
      .style = STYLE_NATIVE,
      .handle = native_get_events,
      .response_type = "text/event-stream",
+     .response_schema = native_events_schema,
      .tag = "Jobs",
      .summary = "What happens to jobs, as server-sent events"},
     {.method = HTTP_GET,

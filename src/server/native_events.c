@@ -78,7 +78,8 @@ static json_t *preview_json(const struct hub_event *event)
     return value;
 }
 
-/* A job without its parameters, which do not change; of a picture, with the picture's index. */
+/* A job without its parameters, which do not change; of a picture or its star, with the picture's
+ * index. */
 static json_t *event_json(const struct hub_event *event)
 {
     json_t *value;
@@ -86,7 +87,7 @@ static json_t *event_json(const struct hub_event *event)
     if (event->type == EVENT_JOB_PREVIEW)
         return preview_json(event);
     value = event->job ? native_job_json(event->job, false) : json_object();
-    if (event->type == EVENT_PICTURE && value)
+    if ((event->type == EVENT_PICTURE || event->type == EVENT_STAR) && value)
         json_object_set_new(value, "image", json_integer(event->image));
     return value;
 }

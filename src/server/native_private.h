@@ -87,6 +87,7 @@ json_t *native_pictures_schema(void *context);
 json_t *native_metadata_schema(void *context);
 json_t *native_star_schema(void *context);
 json_t *native_starred_schema(void *context);
+json_t *native_events_schema(void *context);
 json_t *native_ids_schema(void *context);
 json_t *native_deleted_schema(void *context);
 json_t *native_deleted_list_schema(void *context);

@@ -223,6 +223,20 @@ json_t *native_starred_schema(void *context)
     return schema_of(members, COUNT_OF(members));
 }
 
+json_t *native_events_schema(void *context)
+{
+    (void)context;
+    return json_pack(
+        "{s:s, s:s}", "type", "string", "description",
+        "`job.queued`, `job.started`, `job.progress`, `job.picture` (one is stored), `job.done`, "
+        "`job.failed`, `job.cancelled`, `job.deleted` and `job.starred` (a picture got its star or "
+        "lost it) have the job as their data, without its parameters; `job.picture` and "
+        "`job.starred` also the picture's index as `image`. `job.preview`: {job, image, jpeg "
+        "(base64)}, without an id. `worker`: one came, is ready or went. A stream without a past "
+        "begins with `ready`; `gap` says that what came since the last event that was seen is "
+        "not known any more, as after a restart: load what you show anew.");
+}
+
 json_t *native_ids_schema(void *context)
 {
     (void)context;

@@ -233,6 +233,26 @@ def check_history(client, done):
     expect("pictures are listed", {image["id"] for image in done["images"]} <= {image["id"] for image in pictures})
 
 
+def check_star_events(client, image):
+    """Two pages that are open agree on the stars: the events of one's own stream have them."""
+    def is_last(event):
+        return event.get("event") == "job.starred" and not json.loads(event["data"])["images"][image["index"]]["starred"]
+
+    stream = Events(client, last=is_last)
+    path = f"/api/v1/images/{image['id']}/star"
+    star = client.post(path, {"starred": True})
+    expect("a star is set", star.status == 200 and star.json["starred"] is True, star.body)
+    starred = client.get("/api/v1/images?starred=1").json["images"]
+    expect("and chosen by", image["id"] in [one["id"] for one in starred])
+    client.post(path, {"starred": False})
+    expect("a stream tells when it is taken back", stream.wait(), stream.events[-3:])
+    told = [json.loads(event["data"]) for event in stream.events if event.get("event") == "job.starred"]
+    states = [[one["starred"] for one in job["images"] if one["id"] == image["id"]] for job in told]
+    expect("and of both, in order", states == [[True], [False]], told)
+    expect("with the picture's place", [job["image"] for job in told] == [image["index"]] * 2, told)
+    expect("a star is true or false", client.post(path, {"starred": 1}).status == 422)
+
+
 def check_pictures(client, done):
     image = done["images"][0]
     path = f"/api/v1/images/{image['id']}"
@@ -244,12 +264,7 @@ def check_pictures(client, done):
     expect("a thumbnail is a JPEG", client.get(path + "/thumbnail").body[:2] == b"\xff\xd8")
     metadata = client.get(path + "/metadata").json
     expect("its parameters are known", metadata["parameters"]["prompt"] == "zebra crossing", metadata)
-    star = client.post(path + "/star", {"starred": True})
-    expect("a star is set", star.status == 200 and star.json["starred"] is True, star.body)
-    starred = client.get("/api/v1/images?starred=1").json["images"]
-    expect("and chosen by", image["id"] in [one["id"] for one in starred])
-    client.post(path + "/star", {"starred": False})
-    expect("a star is true or false", client.post(path + "/star", {"starred": 1}).status == 422)
+    check_star_events(client, image)
 
     ids = [one["id"] for one in done["images"]]
     archive = client.post("/api/v1/images/zip", {"ids": ids})

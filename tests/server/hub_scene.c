@@ -16,11 +16,14 @@ void scene_tell(void *context, const struct hub_event *event)
     if (ears->count < (int)COUNT_OF(ears->heard)) {
         struct heard *heard = &ears->heard[ears->count++];
 
-        *heard = (struct heard){.type = event->type, .number = event->number};
+        *heard =
+            (struct heard){.type = event->type, .number = event->number, .image = event->image};
         if (event->job) {
             memcpy(heard->job, event->job->id, sizeof heard->job);
             heard->state = event->job->state;
             heard->has_result = event->job->result != NULL;
+            for (int i = 0; i < event->job->picture_count; i++)
+                heard->stars += event->job->pictures[i].is_starred;
         }
     }
     pthread_cond_broadcast(&ears->more);

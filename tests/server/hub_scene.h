@@ -14,6 +14,8 @@ struct heard {
     char job[STORE_ID_BYTES];
     enum job_state state;
     bool has_result;
+    int32_t image;
+    int stars; /* of its pictures */
 };
 
 struct ears {

@@ -528,7 +528,14 @@ void hub_state(struct hub *hub, struct hub_state *out)
 
 const char *hub_event_name(enum hub_event_type type)
 {
-    return type == EVENT_JOB_PREVIEW ? "job.preview" : "job.done";
+    switch (type) {
+    case EVENT_JOB_PREVIEW:
+        return "job.preview";
+    case EVENT_STAR:
+        return "job.starred";
+    default:
+        return "job.done";
+    }
 }
 
 const char *job_state_name(enum job_state state)

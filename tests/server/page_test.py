@@ -146,7 +146,7 @@ def test_several(start):
 
 
 def test_two_tabs(start):
-    """What one tab asks for is seen, finished and deleted in the other; logging out ends both."""
+    """What one tab asks for is seen, finished, starred and deleted in the other; logging out ends both."""
     test = start()
     page = test.open()
     other = test.context.new_page()
@@ -157,6 +157,9 @@ def test_two_tabs(start):
     expect(twin).to_be_visible(timeout=DRAWN_MS)
     twin.locator(".tile-open").click()
     expect(other.locator(".details-prompt")).to_have_text("seen in two tabs")
+    tile.locator(".tile-star").click()
+    expect(twin.locator(".tile-star")).to_have_attribute("aria-pressed", "true")
+    expect(other.locator(".details-star")).to_have_attribute("aria-pressed", "true")
     other.keyboard.press("Delete")
     other.click("#confirm-yes")
     expect(tile).to_have_count(0)

@@ -594,6 +594,7 @@ static void history_is_listed_starred_and_deleted(void **state)
     assert_int_equal(count, 1);
     view = scene_peek(scene, id.text);
     assert_true(hub_star(scene->hub, view.pictures[0].id, "anna", true, &err));
+    assert_int_equal(scene_hear(&scene->ears, EVENT_STAR).stars, 1);
     assert_true(hub_find_picture(scene->hub, view.pictures[0].id, "anna", &picture, job_id, &err));
     assert_true(picture.is_starred);
     assert_string_equal(job_id, id.text);
@@ -603,6 +604,54 @@ static void history_is_listed_starred_and_deleted(void **state)
     scene_hear(&scene->ears, EVENT_JOB_DELETED);
     assert_false(hub_load(scene->hub, id.text, NULL, &view, &err));
     assert_int_equal(err.status, 404);
+}
+
+/* A second page of the owner follows the stars of the first; a stranger hears of none. */
+static void stars_are_told_even_of_jobs_of_long_ago(void **state)
+{
+    struct scene *scene = *state;
+    struct ears *stranger = calloc(1, sizeof *stranger);
+    struct hub_subscription *subscription;
+    struct hub_error err;
+    struct job_view view;
+    struct heard heard;
+    struct id id;
+    uint64_t ticket;
+
+    pthread_mutex_init(&stranger->lock, NULL);
+    pthread_cond_init(&stranger->more, NULL);
+    scene_bring_worker(scene);
+    id = scene_add_job(scene, (struct wish){0});
+    ticket = scene_take(scene);
+    fake_worker_picture(&scene->worker, ticket, 0);
+    scene_hear(&scene->ears, EVENT_PICTURE);
+    view = scene_peek(scene, id.text);
+    assert_true(hub_star(scene->hub, view.pictures[0].id, "anna", true, &err));
+    heard = scene_hear(&scene->ears, EVENT_STAR);
+    assert_int_equal(heard.state, JOB_RUNNING);
+    assert_int_equal(heard.stars, 1);
+    fake_worker_done(&scene->worker, ticket);
+    assert_int_equal(scene_hear(&scene->ears, EVENT_JOB_DONE).stars, 1);
+
+    scene_close_hub(scene);
+    scene->worker = (struct fake_worker){0};
+    scene_open_hub(scene);
+    assert_true(hub_subscribe(scene->hub, &subscription, &(struct hub_interest){.owner = "ben"},
+                              scene_tell, stranger, NULL));
+    assert_false(hub_star(scene->hub, view.pictures[0].id, "ben", false, &err));
+    assert_true(hub_star(scene->hub, view.pictures[0].id, "anna", false, &err));
+    heard = scene_hear(&scene->ears, EVENT_STAR);
+    assert_string_equal(heard.job, id.text);
+    assert_int_equal(heard.state, JOB_DONE);
+    assert_int_equal(heard.image, 0);
+    assert_int_equal(heard.stars, 0);
+    assert_true(hub_star(scene->hub, view.pictures[0].id, "anna", true, &err));
+    assert_int_equal(scene_hear(&scene->ears, EVENT_STAR).stars, 1);
+    job_view_finish(&view);
+    hub_unsubscribe(scene->hub, subscription);
+    for (int i = 0; i < stranger->count; i++)
+        assert_int_not_equal(stranger->heard[i].type, EVENT_STAR);
+    free(stranger);
 }
 
 static void *ask_for_estimate(void *context)
@@ -747,6 +796,7 @@ int main(void)
         HUB_TEST(a_drain_waits_for_what_runs),
         HUB_TEST(jobs_survive_a_restart),
         HUB_TEST(history_is_listed_starred_and_deleted),
+        HUB_TEST(stars_are_told_even_of_jobs_of_long_ago),
         HUB_TEST(estimates_come_from_a_worker),
         HUB_TEST(polls_and_refusals_do_not_wait_for_the_disk),
         HUB_TEST(a_second_worker_takes_its_share),

@@ -144,6 +144,7 @@ static void a_job_that_ends_later_ends_its_wait(void **state)
     (void)state;
     assert_true(job_wait_start(wait, "j", "me", false, NULL));
     tell(EVENT_JOB_PROGRESS, JOB_RUNNING);
+    tell(EVENT_STAR, JOB_RUNNING);
     tell(EVENT_JOB_DONE, JOB_DONE);
     expect_end(JOB_DONE, 0);
 }

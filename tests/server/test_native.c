@@ -399,6 +399,10 @@ static void a_stream_begins_and_goes_on_after_what_was_seen(void **state)
     assert_true(fake_streamed(&fixture->exchange, id));
     assert_true(fake_streamed(&fixture->exchange, "\nevent: job.done\ndata: {\"id\":"));
     assert_false(fake_streamed(&fixture->exchange, "parameters"));
+    assert_false(fake_streamed(&fixture->exchange, "\"image\":0"));
+    fake_hub_tell(fixture->hub, EVENT_STAR, 43, 3);
+    assert_true(fake_streamed(&fixture->exchange, "\nevent: job.starred\ndata: {\"id\":"));
+    assert_true(fake_streamed(&fixture->exchange, "\"image\":0"));
     fixture->exchange.closed(fixture->exchange.closed_context);
 }
 

@@ -243,4 +243,10 @@ export function startDetails() {
         if (current)
             show(current);
     });
+    jobs.addEventListener("job", ({ detail: { job } }) => {
+        const image = current && job.images.find((candidate) => candidate.id === current);
+
+        if (image)
+            showStar(image);
+    });
 }

@@ -188,9 +188,18 @@ export function clearHistory() {
     byId("grid").replaceChildren();
 }
 
+/** Another page may have given the stars. */
+function followStars(job) {
+    for (const tile of tiles.filter((candidate) => candidate.job === job.id)) {
+        tile.image = job.images.find((image) => image.id === tile.image.id) ?? tile.image;
+        showStar(tile);
+    }
+}
+
 function take({ detail: { job, before } }) {
     const { search, starred } = filters();
 
+    followStars(job);
     if (isFilling || !before || !isActive(before) || isActive(job) || search || starred || hasTiles(job))
         return;
     const fresh = tilesOf(job);

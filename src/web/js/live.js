@@ -2,7 +2,7 @@
 import { readSession } from "./api.js";
 import { jobs } from "./jobs.js";
 
-const JOB_EVENTS = ["job.queued", "job.started", "job.progress", "job.picture", "job.done", "job.failed", "job.cancelled"];
+const JOB_EVENTS = ["job.queued", "job.started", "job.progress", "job.picture", "job.done", "job.failed", "job.cancelled", "job.starred"];
 const RETRY_MS_MAX = 15000;
 
 /** Fires "open", "begin" (active jobs may have gone on), "gap" (load everything anew), "lost", "login"
