@@ -166,7 +166,8 @@ void http_reply_error(struct http_exchange *exchange, int status, const char *co
                       const char *field, int retry_after, const char *format, ...)
     PRINTF_LIKE(6, 7);
 
-/* Turns the answer into a stream of events. `closed` is called once, from any thread, when the
+/* Turns the answer into a stream of events. The exchange, and what was read of it, may be gone once
+ * this returned. `closed` is called once, from any thread, when the
  * client is gone or the stream ended; the handle is dead after it returned. That may be before this
  * call returned: whoever keeps the handle in `context` holds a lock meanwhile that `closed` takes.
  * NULL: no memory or descriptors; answered with an error, and `closed` is never called. */

@@ -19,6 +19,11 @@ struct event_stream {
     pthread_mutex_t lock;                  /* recursive: a write may close the stream itself */
     struct http_stream *stream;            /* under lock; NULL: closed */
     bool is_set_up, is_closed;             /* under lock */
+
+    /* Of the request, which may be gone once the stream was started. */
+    struct hub_interest interest; /* points to these two */
+    char owner[STORE_OWNER_BYTES], job[STORE_ID_BYTES];
+    bool has_last_id, is_resumed;
 };
 
 static void free_stream(struct event_stream *events)
@@ -160,17 +165,15 @@ static bool open_stream(struct event_stream *events, struct http_exchange *excha
 
 /* The client's first word decides: nothing (it starts anew), a number that is still ours (what came
  * since is sent), or one that says nothing any more (it has to load all again). */
-static void subscribe(struct event_stream *events, struct hub_interest *interest,
-                      const char *last_id)
+static void subscribe(struct event_stream *events)
 {
     const char *boot = events->native->boot;
-    bool is_resumed = last_id && native_event_id_read(&interest->after, boot, last_id);
     char id[NATIVE_EVENT_ID_BYTES];
     struct error err;
 
     write_text(events, "retry: 2000\n\n");
-    if (!hub_subscribe(events->native->options.hub, &events->subscription, interest, be_told,
-                       events, &err)) {
+    if (!hub_subscribe(events->native->options.hub, &events->subscription, &events->interest,
+                       be_told, events, &err)) {
         pthread_mutex_lock(&events->lock);
         if (events->stream)
             http_stream_end(events->stream);
@@ -179,8 +182,26 @@ static void subscribe(struct event_stream *events, struct hub_interest *interest
     }
     /* After the subscription, so that what is loaded upon it misses nothing. */
     native_event_id_write(id, boot, 0);
-    if (!is_resumed)
-        write_event(events, id, last_id ? "gap" : "ready", json_object());
+    if (!events->is_resumed)
+        write_event(events, id, events->has_last_id ? "gap" : "ready", json_object());
+}
+
+/* Everything that is needed of the request. */
+static void keep_request(struct event_stream *events, const struct hub_interest *interest,
+                         const char *last_id)
+{
+    events->interest = *interest;
+    if (interest->owner) {
+        snprintf(events->owner, sizeof events->owner, "%s", interest->owner);
+        events->interest.owner = events->owner;
+    }
+    if (interest->job) {
+        snprintf(events->job, sizeof events->job, "%s", interest->job);
+        events->interest.job = events->job;
+    }
+    events->has_last_id = last_id != NULL;
+    events->is_resumed =
+        last_id && native_event_id_read(&events->interest.after, events->native->boot, last_id);
 }
 
 void native_get_events(struct http_exchange *exchange, void *context)
@@ -203,10 +224,11 @@ void native_get_events(struct http_exchange *exchange, void *context)
     }
     if (!last_id)
         last_id = http_query(exchange, "last_event_id");
+    keep_request(events, &interest, last_id);
     if (!open_stream(events, exchange)) {
         free_stream(events);
         return;
     }
-    subscribe(events, &interest, last_id);
+    subscribe(events);
     finish_set_up(events);
 }
