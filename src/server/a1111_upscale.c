@@ -61,7 +61,7 @@ static bool read_method(const struct reading *reading, struct a1111_upscale *out
         return a1111_fail(reading->problem, "upscaler_2", "a second upscaler is not supported");
     for (size_t i = 0; i < COUNT_OF(names); i++)
         if (strcasecmp(name, names[i]) == 0 || (i == A1111_UPSCALE_NONE && !*name)) {
-            out->method = (int)i;
+            out->method = (enum a1111_upscale_method)i;
             return true;
         }
     return a1111_fail(reading->problem, "upscaler_1",

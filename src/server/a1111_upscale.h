@@ -6,7 +6,11 @@
 #include "wire/messages.h"
 
 struct a1111_upscale {
-    enum { A1111_UPSCALE_NONE, A1111_UPSCALE_LANCZOS, A1111_UPSCALE_NEAREST } method;
+    enum a1111_upscale_method {
+        A1111_UPSCALE_NONE,
+        A1111_UPSCALE_LANCZOS,
+        A1111_UPSCALE_NEAREST
+    } method;
     bool to_size, crops; /* to_size: to cover width x height, and cut to it where it crops */
     double factor;       /* else */
     int64_t width, height;

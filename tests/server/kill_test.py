@@ -2,8 +2,8 @@
 
 usage: kill_test.py SD35 [--each N] [--moments N] [--seed N] [SCENARIO ...]
 
-SCENARIOs choose of: points, moments, batch, waiting, hanging, poison, sigterm, full, readonly, second, damaged, memory. SD35 is
-sd35-mortal; without kill points, points and poison are SKIPPED, loudly, as are full and readonly where nothing can be mounted, and memory where no
+SCENARIOs choose of: points, moments, batch, waiting, streams, hanging, poison, sigterm, full, readonly, second, damaged, memory. SD35
+is sd35-mortal; without kill points, points and poison are SKIPPED, loudly, as are full and readonly where nothing can be mounted, and memory where no
 control group can be made (they need root).
 
 After all of it every job that was answered with 202 is done, once, with the bytes that the same request always gives, or has failed as poison because
@@ -24,6 +24,7 @@ import time
 import kill_faults
 import kill_memory
 import kill_points
+import kill_streams
 from kill_jobs import FAILURES, Clients, Jobs, end, has_kill_points, job_of, kill, wait_end, wait_step, workers_killed
 from running import is_alive, wait_until
 
@@ -193,8 +194,8 @@ def sigterm(jobs, arguments):
     return 2 * arguments.each
 
 
-SCENARIOS = {"points": points, "moments": moments, "batch": batch, "waiting": waiting, "hanging": hanging, "poison": poison, "sigterm": sigterm,
-             "full": kill_faults.full, "readonly": kill_faults.readonly, "second": kill_faults.second, "damaged": kill_faults.damaged,
+SCENARIOS = {"points": points, "moments": moments, "batch": batch, "waiting": waiting, "streams": kill_streams.streams, "hanging": hanging, "poison": poison,
+             "sigterm": sigterm, "full": kill_faults.full, "readonly": kill_faults.readonly, "second": kill_faults.second, "damaged": kill_faults.damaged,
              "memory": kill_memory.memory}
 
 
