@@ -190,7 +190,7 @@ static bool admit(struct hub *hub, struct submission *submission, double now)
     if (!hub->has_facts) {
         hub_fail(submission->err, 503, "model_loading", loading_seconds(hub),
                  "the model is still being loaded");
-        return refuse(submission, "not_ready");
+        return refuse(submission, "model_loading");
     }
     if (fail_disk(hub_look_at_disk(hub, now), submission->err))
         return refuse(submission, submission->err->code);
