@@ -62,7 +62,7 @@ void check_port(struct findings *findings, const char *host, int port)
     int fd, number;
 
     snprintf(text, sizeof text, "%d", port);
-    if (http_bind(&fd, host, port, &number, &err)) {
+    if (http_bind_soon(&fd, host, port, &number, &err)) {
         close(fd);
         findings_add(findings, FINDING_OK, CHECK_PORT_FREE, "port", text, "host", host, NULL);
     } else if (number == EADDRINUSE) {

@@ -65,7 +65,7 @@ bool http_listen(struct http_server *server, const char *host, int port, struct 
     struct epoll_event event = {.events = EPOLLIN};
     int number;
 
-    if (!http_bind(&server->listen_fd, host, port, &number, err))
+    if (!http_bind_soon(&server->listen_fd, host, port, &number, err))
         return false;
     event.data.fd = server->listen_fd;
     if (listen(server->listen_fd, BACKLOG) != 0 ||

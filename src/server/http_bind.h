@@ -12,4 +12,8 @@
  * and *number = errno. */
 MUST_CHECK bool http_bind(int *fd, const char *host, int port, int *number, struct error *err);
 
+/* The same for who starts now: a server that was killed a moment ago may not be wholly gone, and
+ * its port is waited for, two seconds at most. */
+MUST_CHECK bool http_bind_soon(int *fd, const char *host, int port, int *number, struct error *err);
+
 #endif

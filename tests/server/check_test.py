@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from running import ROOT, Server, wait_until
@@ -141,6 +142,13 @@ def check_ports(program):
         expect(program, "port_taken", "--port", port, says=[port, f"(pid {os.getpid()})"], cure=["--port ", f":{port}"])
         serve_fails(program, 6, "--port", port, says=[f"port {port}", f"(pid {os.getpid()})", "cure: --port "])
         serve_fails(program, 6, "--port", port, says=[port, "解决办法：--port "], language="zh")
+    # One that is about to be free, as a server's that was killed just now, is waited for.
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    threading.Timer(.5, taken.close).start()
+    assert "port_free" in check(program, "--host", "127.0.0.1", "--port", port)[0]
     expect(program, "host_not_here", "--host", "192.0.2.1", says=["192.0.2.1"], cure=["--host 0.0.0.0"])
     findings, status = check(program, "--host", "256.0.0.1")
     assert status == 1 and "256.0.0.1" in findings["host_unknown"]["found"], findings

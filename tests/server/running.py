@@ -4,9 +4,11 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -34,6 +36,14 @@ def wait_until(what, condition, seconds=DEADLINE):
             return value
         time.sleep(.02)
     raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def free_port():
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def children(pid):
@@ -73,6 +83,9 @@ class Server:
         self.log = []
 
     def start(self, port=0):
+        # Not one of those that other tests' outgoing connections take: it must be free at a restart, too.
+        if not port and not self.port:
+            self.port = free_port()
         named = ["--model", self.model] if self.model else []
         command = [self.program, "serve", *named, "--host", "127.0.0.1", "--port", str(port or self.port), "--outputs-dir", self.outputs,
                    "--device", "cpu", *self.options]
