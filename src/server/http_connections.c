@@ -171,6 +171,21 @@ struct http_connection *http_connection_accept_locked(struct http_server *server
     return NULL;
 }
 
+static void uncount_locked(struct http_connection *connection)
+{
+    if (connection->is_handed_on)
+        return;
+    connection->server->connection_count--;
+    if (connection->is_counted)
+        http_peers_leave(connection->server->peers, connection->address);
+}
+
+void http_connection_hand_on_locked(struct http_connection *connection)
+{
+    uncount_locked(connection);
+    connection->is_handed_on = true;
+}
+
 void http_connection_remove_locked(struct http_connection *connection)
 {
     struct http_server *server = connection->server;
@@ -183,9 +198,7 @@ void http_connection_remove_locked(struct http_connection *connection)
         connection->next->previous = connection->previous;
     if (server->by_fd[connection->number] == connection)
         server->by_fd[connection->number] = NULL;
-    server->connection_count--;
-    if (connection->is_counted)
-        http_peers_leave(server->peers, connection->address);
+    uncount_locked(connection);
     /* Nothing to undo where the number is another's: the kernel forgets a socket with its last
      * descriptor. */
     if (!http_connection_is_dropped(connection))

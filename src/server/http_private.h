@@ -94,6 +94,7 @@ struct http_connection { /* all fields under server->lock, but those fixed at th
     double unsent_since;       /* since when it has not changed */
     bool is_peer_closed;
     double peer_closed_at; /* of seconds_now(); 0: not */
+    bool is_handed_on;     /* a stream of ours goes on with it, and is what counts */
     bool must_linger;
     bool is_abandoned;              /* its exchange was told to end */
     struct http_exchange *exchange; /* NULL: none */
@@ -122,6 +123,9 @@ struct http_connection *http_connection_add_locked(struct http_server *server, i
 struct http_connection *http_connection_accept_locked(struct http_server *server, int fd,
                                                       const unsigned char address[16],
                                                       bool is_counted);
+/* Under server->lock: the connection's socket goes on in an entry of its own; this one counts no
+ * more against the limits. */
+void http_connection_hand_on_locked(struct http_connection *connection);
 void http_connection_remove_locked(struct http_connection *connection);
 uint64_t http_bytes_received(int fd);
 

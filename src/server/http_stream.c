@@ -255,6 +255,15 @@ static int copy_descriptor(struct http_exchange *exchange)
     return fd;
 }
 
+/* Else a rush of new streams would count twice until libmicrohttpd has closed its side of each. */
+static void hand_on_locked(struct http_exchange *exchange)
+{
+    pthread_mutex_lock(&exchange->lock);
+    if (!exchange->is_abandoned)
+        http_connection_hand_on_locked(exchange->connection);
+    pthread_mutex_unlock(&exchange->lock);
+}
+
 /* From here on the watch may find the client gone and destroy the stream. */
 static bool start_direct(struct http_stream *stream, struct http_exchange *exchange,
                          const char *type)
@@ -275,8 +284,10 @@ static bool start_direct(struct http_stream *stream, struct http_exchange *excha
                                                     exchange->is_counted, CONNECTION_STREAM);
         else
             close(fd);
-        if (connection)
+        if (connection) {
             connection->stream = stream;
+            hand_on_locked(exchange);
+        }
         pthread_mutex_unlock(&server->lock);
     }
     if (!connection) {
