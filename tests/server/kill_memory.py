@@ -114,8 +114,6 @@ def memory(jobs, arguments):
                 stack.enter_context(ballast(size))
             server = stack.enter_context(jobs.server(arguments.program))
         server.wait_ready()
-        # Pictures that are drawn before it is known go without it, and have other bytes.
-        wait_until("the model's hash is known", lambda: server.get("/sdapi/v1/sd-models").json()[0]["sha256"])
         front = server.front()
         normal = [jobs.submit(server) for _ in range(2)]
         deadly = jobs.submit(server, **LARGE)
