@@ -46,7 +46,11 @@ def wait_end(server, job, seconds=300):
 
 
 def wait_step(server, job, step=2):
-    return wait_until(f"job {job} is at step {step}", lambda: (lambda now: now.get("phase") == "denoise" and now["step"] >= step)(job_of(server, job)))
+    def is_there():
+        now = job_of(server, job)
+        assert not is_in(now), f"job {job} ended before it was seen at step {step}: {now}"
+        return now.get("phase") == "denoise" and now["step"] >= step
+    return wait_until(f"job {job} is at step {step}", is_there)
 
 
 def kill(server, pid):
@@ -124,8 +128,9 @@ class Jobs:
         assert len(listed) == len(set(listed))
         return listed
 
-    def server(self, program, options=(), environment=None):
-        return Server(program, outputs=self.outputs, options=["--log-level", "warning", "--max-queue-per-user", "1000", *options], environment=environment)
+    def server(self, program, options=(), environment=None, **more):
+        options = ["--log-level", "warning", "--max-queue-per-user", "1000", *options]
+        return Server(program, outputs=self.outputs, options=options, environment=environment, **more)
 
 
 def all_jobs(server):

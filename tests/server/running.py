@@ -118,8 +118,19 @@ class Server:
                 self.port = urllib.parse.urlsplit(address[1]).port
                 self.url = address[1]
 
+    def tail(self, lines=20):
+        """The end of the log, and whether the server has ended, for whoever reads of a failure."""
+        code = self.process.poll()
+        return "".join(self.log[-lines:]) + ("" if code is None else f"the server has ended with {code}")
+
     def wait_ready(self, seconds=DEADLINE):
-        return wait_until("readiness", lambda: self._ready(), seconds)
+        def looks():
+            assert self.process.poll() is None, "the server ended before it was ready"
+            return self._ready()
+        try:
+            return wait_until("readiness", looks, seconds)
+        except AssertionError as problem:
+            raise AssertionError(f"{problem}\n{self.tail()}") from None
 
     def _ready(self):
         with contextlib.suppress(OSError, http.client.HTTPException):
