@@ -2,7 +2,7 @@
 
 usage: black_box.py SD35 [--shots FOLDER] [--mortal SD35] [--moments N] [--each N] [NAME ...]
 
-NAMEs choose of: native, openai, a1111, schema, operations, models, check, docs, page, kill, hostile, proxies, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
+NAMEs choose of: native, openai, a1111, schema, operations, models, check, gpu, docs, page, kill, hostile, proxies, load. Packages that a test needs and that are not there make it SKIPPED, loudly; continuous
 integration installs them (tests/server/requirements.txt and a Chromium). Exit status: 0 all passed or skipped, 1 some failed.
 """
 import argparse
@@ -97,6 +97,14 @@ def check(arguments):
     return subprocess.run([sys.executable, HERE / "check_test.py", arguments.program]).returncode == 0
 
 
+def gpu(arguments):
+    """What of gpu_test.py needs no GPU, on a plugin that plays one; the stage gpu has all of it."""
+    plugin = arguments.program.resolve().parents[2] / "tests" / "server" / "fake_plugins"
+    environment = {**os.environ, "SD35_PLUGIN_DIR": str(plugin), "FAKE_GPUS": "1"}
+    command = [sys.executable, HERE / "gpu_test.py", arguments.program, "--only", "start,company,metrics,short"]
+    return subprocess.run([str(part) for part in command], env=environment).returncode == 0
+
+
 def kill(arguments):
     command = [sys.executable, HERE / "kill_test.py", arguments.mortal or arguments.program, "--moments", arguments.moments, "--each", arguments.each]
     return subprocess.run([str(part) for part in command]).returncode == 0
@@ -124,7 +132,7 @@ def load(arguments):
 
 
 TESTS = {"native": native, "openai": client("clients_openai.py"), "a1111": a1111, "schema": schema, "operations": operations, "models": models, "check": check,
-         "docs": docs, "page": page, "kill": kill, "hostile": hostile, "proxies": proxies, "load": load}
+         "gpu": gpu, "docs": docs, "page": page, "kill": kill, "hostile": hostile, "proxies": proxies, "load": load}
 
 
 def run_one(name, arguments):

@@ -4,8 +4,9 @@ import statistics
 import threading
 import time
 
-from gpu_machine import PROMPT, decoded, draw, pictures, submit
+from gpu_machine import PROMPT, draw, pictures, submit
 from kill_jobs import wait_end
+from png_pixels import decode, spread
 
 SECONDS = 500  # for all of it
 READY_SECONDS = 300
@@ -74,10 +75,10 @@ def big(machine):
         with Polls(server, job) as polls:
             assert wait_end(server, job)["state"] == "done", server.tail()
         polled = time.monotonic() - polled_from
-        decoded(pictures(server, first[1])[0], BODY["width"])
+        pixels = decode(pictures(server, first[1])[0])  # flat ones are told of: the weights may be anybody's
         assert server.stop() == 0 and not server.verify(), server.tail()
     machine.wait_given_back(before, "the model")
     memory = f"peak {max(seen)} MiB, {before} before" if machine.is_gpu else "memory SKIPPED"
-    return (f"{model['model']} ({model['variant']}, {model['weight_types']}) on {model['device']}: ready after {ready:.1f} s; 1024 x 1024, 28 steps: first "
-            f"{first[0]:.2f} s, then {', '.join(f'{seconds:.2f}' for seconds in took)} s; 4 at once {four:.2f} s; under polls {polled:.2f} s, "
-            f"{polls.told()}; {memory}")
+    return (f"{model['model']} ({model['variant']}, {model['weight_types']}) on {model['device']}: ready after {ready:.1f} s; {BODY['width']} x {BODY['height']}, "
+            f"{BODY['steps']} steps: first {first[0]:.2f} s, levels spread by {spread(pixels):.0f}, then {', '.join(f'{seconds:.2f}' for seconds in took)} s; "
+            f"4 at once {four:.2f} s; under polls {polled:.2f} s, {polls.told()}; {memory}")

@@ -15,6 +15,8 @@ PROMPT = "a red circle"
 FLAT = 5  # levels of spread; a picture of anything has more
 SLACK = 64  # MiB that the driver takes and gives as it likes
 STEPS_MAX = 1000
+COUNT_MAX = 16
+WATCH_SECONDS = .2
 
 
 class Skipped(Exception):
@@ -56,8 +58,9 @@ def draw(server, body):
 class Machine:
     """`is_gpu` is false on CPUs, and for a plugin that only plays a GPU ($FAKE_GPUS)."""
 
-    def __init__(self, program, device, model, big=None):
+    def __init__(self, program, device, model, big=None, logs=None):
         self.program, self.device, self.model, self.big = program, device, model, big
+        self.logs, self.servers = logs, []  # of all that were made
         self.is_fake = "FAKE_GPUS" in os.environ
         self.is_gpu = not self.is_fake and (device.startswith("cuda") or (device == "auto" and has_gpu()))
         self.index = int(device.partition(":")[2] or 0) if device.startswith("cuda") else 0
@@ -69,13 +72,21 @@ class Machine:
         return {"prompt": PROMPT, "width": self.side, "height": self.side, "steps": 8, "seed": 7, **more}
 
     def options(self, *more, device=None):
-        return ["--device", device or self.device, "--max-steps", STEPS_MAX, *more]
+        return ["--device", device or self.device, "--max-steps", STEPS_MAX, "--max-images", COUNT_MAX, "--max-queue-per-user", "1000", *more]
 
     def environment(self, **more):
         return {"SD35_PLUGIN_DIR": os.environ.get("SD35_PLUGIN_DIR", "/none"), "SD35_LANG": "en", **more}
 
-    def server(self, *options, device=None, model=None, **environment):
-        return Server(self.program, model or self.model, options=self.options(*options, device=device), environment=self.environment(**environment))
+    def server(self, *options, device=None, model=None, outputs=None, **environment):
+        number = len(self.servers) + 1
+        server = Server(self.program, model or self.model, outputs, self.options(*options, device=device), self.environment(**environment),
+                        log_file=self.logs / f"{number:02}.log" if self.logs else None)
+        self.servers.append(server)
+        return server
+
+    def last_log(self, lines):
+        """The end of what the latest server has said."""
+        return [line.rstrip("\n") for server in self.servers[-1:] for line in server.log[-lines:]]
 
     def run(self, *words, **environment):
         """A command of the program."""
@@ -90,7 +101,7 @@ class Machine:
             if took > .3:
                 break
         steps = max(20, int(seconds / self.step_seconds))
-        return {**self.large, "steps": min(steps, STEPS_MAX), "count": min(10, -(-steps // STEPS_MAX))}
+        return {**self.large, "steps": min(steps, STEPS_MAX), "count": min(COUNT_MAX, -(-steps // STEPS_MAX))}
 
     # --- nvidia-smi ---
 
@@ -114,20 +125,18 @@ class Machine:
     @contextlib.contextmanager
     def peak(self):
         """Watches the memory; yields a list whose maximum is the peak in MiB."""
-        seen = [self.used()]
-        if not self.is_gpu:
-            yield seen
-            return
-        watch = subprocess.Popen(["nvidia-smi", "-i", str(self.index), "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-lms", "100"],
-                                 stdout=subprocess.PIPE, text=True)
-        reader = threading.Thread(target=lambda: seen.extend(int(line) for line in watch.stdout), daemon=True)
-        reader.start()
+        seen, closing = [self.used()], threading.Event()
+
+        def watch():
+            while not closing.wait(WATCH_SECONDS):
+                seen.append(self.used())
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         try:
             yield seen
         finally:
-            watch.terminate()
-            watch.wait()
-            reader.join()
+            closing.set()
+            watcher.join()
 
     @contextlib.contextmanager
     def ballast(self, left):

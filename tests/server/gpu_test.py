@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The server on a GPU, from outside: what it draws, tells, survives and takes.
 
-usage: gpu_test.py SD35 [--device cuda] [--model FOLDER] [--big FOLDER] [--only PART,...]
+usage: gpu_test.py SD35 [--device cuda] [--model FOLDER] [--big FOLDER] [--logs FOLDER] [--only PART,...]
 
 PARTs: start, draw, streams, company, metrics, kill, modes, short, big. Each prints one line with what it measured; big needs --big, a Large model. The
 plugin lies in $SD35_PLUGIN_DIR. Needs Python's standard library and nvidia-smi. With --device cpu, or a plugin that only plays a GPU ($FAKE_GPUS), what
@@ -23,7 +23,7 @@ import time
 import traceback
 
 import gpu_big
-from gpu_machine import PROMPT, SLACK, Machine, Skipped, decoded, draw, pictures, submit
+from gpu_machine import PROMPT, Machine, Skipped, decoded, draw, pictures, submit
 from kill_jobs import Jobs, all_jobs, end, job_of, kill, wait_end, wait_step
 from kill_streams import events_of
 from operations_test import metrics
@@ -31,8 +31,9 @@ from png_pixels import difference, spread
 from running import ROOT, is_alive, wait_until
 
 PART_SECONDS = 150
-SAME = 3  # levels of 255: how far 16-bit pictures of this model may be from those in 32 bits
-NEAR = 16  # the same for 8 bits
+# Levels of 255. Other seeds are 31 levels apart at 256 x 256, and 8-bit weights on the CPU 2.4 from 16-bit ones.
+SAME = 3  # how far pictures in 16 bits may be from those in 32
+NEAR = 16  # the same for weights and activations in 8
 
 
 # --- start ---
@@ -108,17 +109,18 @@ def a1111(server, path, body):
 
 
 def openai_stream(machine, server):
-    """How many partial pictures came before the picture."""
+    """How many partial pictures came. Previews are made by the clock: of several pictures where one takes no time."""
     long = machine.long(server, 2)
-    size = f"{long['width']}x{long['height']}"
-    answer = server.post("/v1/images/generations", {"prompt": PROMPT, "size": size, "steps": long["steps"], "seed": 7, "stream": True, "partial_images": 2})
+    answer = server.post("/v1/images/generations", {"prompt": PROMPT, "size": f"{long['width']}x{long['height']}", "steps": long["steps"], "seed": 7,
+                                                    "n": long["count"], "stream": True, "partial_images": 2})
     assert answer.status == 200, (answer.status, answer.body[:300])
     events = [json.loads(line[6:]) for line in answer.body.decode().splitlines() if line.startswith("data: {")]
-    kinds = [event["type"] for event in events]
-    assert 2 <= len(events) <= 3 and kinds == ["image_generation.partial_image"] * (len(events) - 1) + ["image_generation.completed"], kinds
-    assert all(base64.b64decode(event["b64_json"])[:2] == b"\xff\xd8" for event in events[:-1]), "partial pictures are JPEGs"
-    decoded(base64.b64decode(events[-1]["b64_json"]), long["width"])
-    return len(events) - 1
+    partial, completed = ([base64.b64decode(event["b64_json"]) for event in events if event["type"] == f"image_generation.{kind}"]
+                          for kind in ("partial_image", "completed"))
+    assert len(completed) == long["count"] and 1 <= len(partial) == len(events) - len(completed), [event["type"] for event in events]
+    assert all(data[:2] == b"\xff\xd8" for data in partial), "partial pictures are JPEGs"
+    decoded(completed[0], long["width"])
+    return len(partial)
 
 
 def check_apis(machine, server, native):
@@ -212,7 +214,7 @@ def check_cancel(machine, server):
     wait_until("the worker is idle", lambda: is_idle(server), 30)
     took = time.monotonic() - began
     assert ended["state"] == "cancelled" and listener.names()[-1] == "job.cancelled", (ended, listener.events[-1])
-    assert took < 1 + 2 * machine.step_seconds, f"cancelling took {took:.2f} s, a step {machine.step_seconds:.3f} s"
+    assert took < 2 + 2 * machine.step_seconds, f"cancelling took {took:.2f} s, a step {machine.step_seconds:.3f} s"
     return took
 
 
@@ -227,7 +229,7 @@ def check_deadline(machine, server):
 
 
 def streams(machine):
-    with machine.server() as server:
+    with machine.server("--max-batch", "1") as server:
         server.wait_ready()
         steps, previews = check_events(machine, server)
         cancel, deadline = check_cancel(machine, server), check_deadline(machine, server)
@@ -240,12 +242,13 @@ COMPANY = [{"seed": 1}, {"seed": 2, "steps": 12}, {"seed": 3, "guidance_scale": 
 
 
 @contextlib.contextmanager
-def jobs_of(machine):
-    """Jobs on an outputs folder that servers come and go on; `serve` makes them."""
+def jobs_of(machine, *options):
+    """A server, and jobs that are known on its outputs folder as often as it starts."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="sd35-gpu-"))
-    jobs = Jobs(folder)
     try:
-        yield jobs, lambda *options: jobs.server(machine.program, machine.options("--log-level", "info", *options), machine.environment(), model=machine.model)
+        with machine.server(*options, outputs=folder) as server:
+            server.wait_ready()
+            yield Jobs(folder), server
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -258,8 +261,7 @@ def steps_together(server):
 
 def company(machine):
     bodies = [{**machine.small(), **one} for one in COMPANY]
-    with jobs_of(machine) as (jobs, serve), serve("--max-batch", "4") as server:
-        server.wait_ready()
+    with jobs_of(machine, "--max-batch", "4") as (jobs, server):
         worker = server.workers()[0]
         server.kill(worker, signal.SIGSTOP)  # all are there before one begins
         together = [jobs.submit(server, **body) for body in bodies]
@@ -315,7 +317,7 @@ def read_metrics(machine):
 def kill_worker(machine, jobs, server):
     """Returns the seconds from the death to the end of the job that was being drawn."""
     used = machine.used()
-    job, others = jobs.submit(server, **machine.long(server, 3)), [jobs.submit(server, **machine.small(seed=seed)) for seed in range(3)]
+    job, others = jobs.submit(server, **machine.long(server, 2)), [jobs.submit(server, **machine.small(seed=seed)) for seed in range(3)]
     wait_step(server, job)
     kill(server, server.workers()[0])
     began = time.monotonic()
@@ -325,22 +327,22 @@ def kill_worker(machine, jobs, server):
         jobs.check_done(server, other)
     restarts = metrics(server)[1]['sd35_worker_restarts_total{reason="signal"}']
     assert restarts == 1 and server.get("/api/v1/device").json()["restarts"] == 1, restarts
-    machine.wait_given_back(used + SLACK, "the killed worker")
+    machine.wait_given_back(used, "the killed worker")
     return took
 
 
 def kill_front(machine, jobs, server):
     used = machine.used()
-    job = jobs.submit(server, **machine.long(server, 3))
+    job = jobs.submit(server, **machine.long(server, 2))
     wait_step(server, job)
     kill(server, server.front())
     jobs.check_done(server, job, attempts=2)
-    machine.wait_given_back(used + SLACK, "the worker of the killed front")
+    machine.wait_given_back(used, "the worker of the killed front")
 
 
 def kill_all(machine, jobs, server, before):
     """The supervisor: all go with it, and the next start draws what was begun."""
-    job, pids = jobs.submit(server, **machine.long(server, 3)), server.all_pids()
+    job, pids = jobs.submit(server, **machine.long(server, 2)), server.all_pids()
     wait_step(server, job)
     server.kill(pids[0])
     server.process.wait()
@@ -353,7 +355,7 @@ def kill_all(machine, jobs, server, before):
 
 def drain(machine, jobs, server, before):
     """What runs is finished, what waits is kept; the next start has all of it."""
-    job, waits = jobs.submit(server, **machine.long(server, 3)), [jobs.submit(server, **machine.long(server, 3), negative_prompt=text) for text in ("a", "b")]
+    job, waits = jobs.submit(server, **machine.long(server, 2)), [jobs.submit(server, **machine.long(server, 2), negative_prompt=text) for text in ("a", "b")]
     wait_step(server, job)
     end(server)
     machine.wait_given_back(before, "a stopped server")
@@ -365,8 +367,7 @@ def drain(machine, jobs, server, before):
 
 def kills(machine):
     before = machine.used()
-    with jobs_of(machine) as (jobs, serve), serve("--grace", "60") as server:
-        server.wait_ready()
+    with jobs_of(machine, "--grace", "60") as (jobs, server):
         machine.long(server, 1)
         took = kill_worker(machine, jobs, server)
         kill_front(machine, jobs, server)
@@ -455,17 +456,18 @@ def draw_without_room(machine, server):
     """A job for which another process leaves no memory: done in less, or failed with a clear error; and what comes after is done."""
     body = {**machine.large, "steps": 8, "count": 2, "height": machine.large["height"] // 2}  # a shape that has no memory yet
     with machine.ballast(16) as (held, free):
+        dry = server.post("/api/v1/jobs", {**body, "dry_run": True}).json()
         job = submit(server, body)
         began = time.monotonic()
         wait_until("the job's end", lambda: job_of(server, job).get("state") in ("done", "failed") or time.monotonic() - began > 30, 40)
         under = job_of(server, job)
     ended = wait_end(server, job, 60)
     told = f"state {ended['state']}, was_short_of_memory {(ended['result'] or {}).get('was_short_of_memory')}, error {ended['error']}, attempts {ended['attempts']}"
-    assert ended["state"] == "done" or ended["error"]["code"] == "no_memory", told
+    assert ended["state"] == "done" or ended["error"]["code"] == "out_of_memory", told
     assert ended["attempts"] > 1 or ended["state"] == "failed" or ended["result"]["was_short_of_memory"], f"nothing was short, or nobody told: {told}"
     again = draw(server, body)
     same = ended["state"] != "done" or pictures(server, again) == pictures(server, ended)
-    return (f"with {held} MiB held and {free} free: {told}{'' if under['state'] == ended['state'] else ', once there was memory'}; "
+    return (f"with {held} MiB held and {free} free: fits {dry['fits']}, {told}{'' if under.get('state') == ended['state'] else ', once there was memory'}; "
             f"afterwards done, {'the same' if same else 'OTHER'} bytes")
 
 
@@ -506,7 +508,7 @@ def run(name, machine):
     except Skipped as reason:
         word, text = "SKIPPED", str(reason)
     except Exception:  # also what a broken answer leads to: the other parts are worth a look
-        word, text = "FAILED", traceback.format_exc()
+        word, text = "FAILED", traceback.format_exc() + "\n".join(["the end of its last server's log:", *machine.last_log(30)])
     finally:
         signal.alarm(0)
     print(f"{word} {name} ({time.monotonic() - began:.1f} s): {text}", flush=True)
@@ -519,6 +521,7 @@ def main():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / "models" / "demo")
     parser.add_argument("--big", type=pathlib.Path)
+    parser.add_argument("--logs", type=pathlib.Path, help="a folder for the log of each server")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
@@ -526,7 +529,9 @@ def main():
         parser.error(f"no such part: {', '.join(unknown)}")
     if arguments.device.startswith("cuda") and "SD35_PLUGIN_DIR" not in os.environ:
         parser.error("SD35_PLUGIN_DIR has to name the plugin's folder")
-    machine = Machine(arguments.program.resolve(), arguments.device, arguments.model, arguments.big)
+    if arguments.logs:
+        arguments.logs.mkdir(parents=True, exist_ok=True)
+    machine = Machine(arguments.program.resolve(), arguments.device, arguments.model, arguments.big, arguments.logs)
     signal.signal(signal.SIGALRM, time_out)
     failed = [name for name in names if not run(name, machine)]
     print(f"FAILED: {', '.join(failed)}" if failed else "all is well")

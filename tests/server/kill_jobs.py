@@ -128,9 +128,8 @@ class Jobs:
         assert len(listed) == len(set(listed))
         return listed
 
-    def server(self, program, options=(), environment=None, **more):
-        options = ["--log-level", "warning", "--max-queue-per-user", "1000", *options]
-        return Server(program, outputs=self.outputs, options=options, environment=environment, **more)
+    def server(self, program, options=(), environment=None):
+        return Server(program, outputs=self.outputs, options=["--log-level", "warning", "--max-queue-per-user", "1000", *options], environment=environment)
 
 
 def all_jobs(server):

@@ -27,15 +27,17 @@ def paeth(left, above, corner):
     return left if a <= b and a <= c else above if b <= c else corner
 
 
-def unfilter(kind, row, above):
-    """Turns a row's differences into levels, in place (PNG, third edition, section 9.2)."""
-    if kind == 2:
-        row[:] = bytes((value + up) & 255 for value, up in zip(row, above))
-    elif kind:
-        for i, value in enumerate(row):
-            left, corner = (row[i - BYTES], above[i - BYTES]) if i >= BYTES else (0, 0)
-            guess = {1: lambda: left, 3: lambda: (left + above[i]) // 2, 4: lambda: paeth(left, above[i], corner)}[kind]()
-            row[i] = (value + guess) & 255
+# What each filter guesses of the byte to the left, the one above and the one above that to the left (PNG, third edition, section 9.2).
+GUESSES = [lambda left, above, corner: 0, lambda left, above, corner: left, lambda left, above, corner: above,
+           lambda left, above, corner: (left + above) // 2, paeth]
+
+
+def unfiltered(kind, row, above):
+    """A row's levels. Both rows begin with a pixel of zeros."""
+    guess = GUESSES[kind]
+    for i in range(BYTES, len(row) if kind else 0):
+        row[i] = (row[i] + guess(row[i - BYTES], above[i], above[i - BYTES])) & 255
+    return row
 
 
 def decode(data):
@@ -44,12 +46,10 @@ def decode(data):
     assert parts[0][0] == b"IHDR" and parts[-1][0] == b"IEND" and (depth, colour, interlace) == (8, 2, 0), parts[0]
     raw, stride = zlib.decompress(b"".join(body for kind, body in parts if kind == b"IDAT")), width * BYTES
     assert len(raw) == height * (stride + 1), (len(raw), width, height)
-    levels, above = bytearray(), bytes(stride)
+    levels, above = bytearray(), bytes(BYTES + stride)
     for at in range(0, len(raw), stride + 1):
-        row = bytearray(raw[at + 1:at + 1 + stride])
-        unfilter(raw[at], row, above)
-        levels += row
-        above = row
+        above = unfiltered(raw[at], bytearray(BYTES) + raw[at + 1:at + 1 + stride], above)
+        levels += above[BYTES:]
     return Pixels(width, height, bytes(levels))
 
 
