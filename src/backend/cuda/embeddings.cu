@@ -5,6 +5,10 @@
 
 #define EMBEDDING_THREADS 256
 
+/* Of a row that is looked up: columns a thread, and blocks at most. */
+#define EMBEDDING_COLUMNS 8
+#define EMBEDDING_PARTS_MAX 1024
+
 /* Blocks walk with this many at most, so that indices may be larger than a grid. */
 #define EMBEDDING_BLOCKS_MAX 16384
 
@@ -23,19 +27,20 @@ static dim3 walking_grid(int64_t count)
 
 /* --- embedding_rows --- */
 
-/* One block a token. An id outside of the table reads nothing and gives zeros. */
+/* A row of blocks a token: text has many narrow ones, a step's modulation few of half a million
+ * columns. An id outside of the table reads nothing and gives zeros. */
 static __global__ void embedding_rows_kernel(const __grid_constant__ struct view out,
                                              const __grid_constant__ struct view table,
                                              const __grid_constant__ struct view ids, int *fault)
 {
-    int64_t t = blockIdx.x;
+    int64_t t = blockIdx.x, first = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
     int64_t id = ((const int32_t *)ids.data)[t * ids.stride[0]];
     bool is_inside = id >= 0 && id < table.dim[0];
 
-    if (!is_inside && threadIdx.x == 0)
+    if (!is_inside && first == 0)
         *fault = 1;
 
-    for (int64_t c = threadIdx.x; c < out.dim[1]; c += blockDim.x) {
+    for (int64_t c = first; c < out.dim[1]; c += (int64_t)gridDim.y * blockDim.x) {
         float value =
             is_inside ? load_element(table.type, table.data, id * table.stride[0] + c) : 0.0f;
 
@@ -55,8 +60,10 @@ extern "C" cudaError_t kernel_embedding_rows(cudaStream_t stream, const struct v
         return cudaErrorInvalidValue;
     if (element_count(out) == 0)
         return cudaSuccess;
-    embedding_rows_kernel<<<(unsigned)out->dim[0], EMBEDDING_THREADS, 0, stream>>>(*out, *table,
-                                                                                   *ids, fault);
+    int64_t parts = divide_up(out->dim[1], EMBEDDING_THREADS * EMBEDDING_COLUMNS);
+    const dim3 grid((unsigned)out->dim[0],
+                    (unsigned)(parts < EMBEDDING_PARTS_MAX ? parts : EMBEDDING_PARTS_MAX));
+    embedding_rows_kernel<<<grid, EMBEDDING_THREADS, 0, stream>>>(*out, *table, *ids, fault);
     return cudaGetLastError();
 }
 
