@@ -1,6 +1,6 @@
 /* FP8 products on Hopper: out = epilogue(x w^T), x and w E4M3, sums in the tensor cores throughout.
  *
- * A CTA works on tiles of 128 x 128. One warpgroup loads (TMA into a ring of K slices of both
+ * A CTA works on tiles of 128 x 192. One warpgroup loads (TMA into a ring of K slices of both
  * operands, 128 bytes a row), two compute by wgmma out of shared memory. These take turns: each one
  * has its own tile, and its epilogue goes on under the products of the other one. Clusters of two
  * CTAs do tiles one below the other, and each loads half of the slice of w for both.
@@ -9,9 +9,10 @@
  * so that CTAs which run together read the same slices from L2. Every tile takes the same K slices
  * in the same order: a row's bits do not depend on M.
  *
- * What bounds it: in the time of m64n128k32 (64 cycles of an idealised multiprocessor) products
- * read 6 KB of shared memory, TMA writes another 4 KB, and L2 has to deliver 3 KB (4 KB without a
- * cluster).
+ * What bounds it: in the time of m64n192k32 (96 cycles of an idealised multiprocessor) products
+ * read 8 KB of shared memory, TMA writes another 5 KB, and L2 has to deliver 3.5 KB. At 700 W the
+ * clock falls, so what moves less is faster even where nothing waits for it: tiles of 128 x 128,
+ * with 9, 6 and 4.5 KB for as much work, take 6 to 16 % longer.
  * Tried and not kept: tiles of 128 x 152 (2432, the width of Large, is 16 times that, which fills
  * 132 multiprocessors better) and of 128 x 256 with 64 rows for either warpgroup (least traffic,
  * but the tensor cores idle during the epilogue). They gave the same bits.
@@ -32,16 +33,16 @@ namespace {
 
 constexpr int cta_threads = 384;
 constexpr int cluster = 2; /* CTAs in one */
-constexpr int tile_rows = 128, tile_columns = 128;
+constexpr int tile_rows = 128, tile_columns = 192;
 constexpr int part_columns = tile_columns / cluster; /* of w, that one CTA loads */
 constexpr int group_rows = 8; /* row tiles (of a cluster) walked over before the next column tile */
 constexpr int slice_bytes = 128; /* of K, and one row of the 128-byte swizzle */
 constexpr int x_bytes = tile_rows * slice_bytes, w_bytes = tile_columns * slice_bytes;
-constexpr int stages = 6; /* as many as there is memory for */
+constexpr int stages = 5; /* as many as there is memory for */
 /* What a warp finishes at once; the columns are a head. Rows of its staging area are padded so that
  * neither the accumulator layout nor 16-byte pieces meet in a bank. */
 constexpr int chunk_rows = 16, chunk_columns = 64;
-constexpr int chunk_count = 4; /* of a warp, in a tile */
+constexpr int chunks_across = tile_columns / chunk_columns;
 constexpr int staging_bf16 = chunk_columns * 2 + 16;
 constexpr int staging_e4m3 = chunk_columns + 16;
 constexpr int staging_bytes = chunk_rows * staging_bf16;
@@ -157,19 +158,18 @@ DEVICE void load(const plan &plan, uint32_t shared, int rank)
 
 /* --- Multiplying --- */
 
-/* What a thread has of a tile, by chunks: two side by side of the first 64 rows, then two of the
- * others. Of a chunk it has two rows, 8 apart: in [4 j + i] column 8 j + 2 (lane % 4) + i % 2 of
- * row i / 2. */
-using accumulators = float[chunk_count][32];
+/* What a thread has of a tile, by chunks: those side by side of the first 64 rows, then those of
+ * the others. Of a chunk it has two rows, 8 apart: in [4 j + i] column 8 j + 2 (lane % 4) + i % 2
+ * of row i / 2. */
+using accumulators = float[2][chunks_across][32];
 
-/* d0, d1 (+)= x w^T: 64 rows, 128 columns, 32 of K. */
-DEVICE void multiply_64_rows(float (&d0)[32], float (&d1)[32], uint64_t x, uint64_t w,
-                             int accumulate)
+/* d (+)= x w^T: 64 rows, all columns of the tile, 32 of K. */
+DEVICE void multiply_64_rows(float (&d)[chunks_across][32], uint64_t x, uint64_t w, int accumulate)
 {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 "
-                 "{" NAMES_64 "}, %64, %65, p, 1, 1;\n}\n"
-                 : ACCUMULATORS_32(d0, 0), ACCUMULATORS_32(d1, 0)
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n192k32.f32.e4m3.e4m3 "
+                 "{" NAMES_96 "}, %96, %97, p, 1, 1;\n}\n"
+                 : ACCUMULATORS_32(d[0], 0), ACCUMULATORS_32(d[1], 0), ACCUMULATORS_32(d[2], 0)
                  : "l"(x), "l"(w), "r"(accumulate));
 }
 
@@ -180,8 +180,8 @@ DEVICE void multiply_slice(accumulators &d, uint64_t x, uint64_t w, bool is_firs
 #pragma unroll
     for (int k = 0; k < slice_bytes / 32; k++, x += k_step_32, w += k_step_32) {
         int accumulate = k > 0 || !is_first;
-        multiply_64_rows(d[0], d[1], x, w, accumulate);
-        multiply_64_rows(d[2], d[3], x + row_step_64, w, accumulate);
+        multiply_64_rows(d[0], x, w, accumulate);
+        multiply_64_rows(d[1], x + row_step_64, w, accumulate);
     }
 }
 
@@ -194,15 +194,15 @@ DEVICE uint16_t pack_e4m3(float low, float high)
     return y;
 }
 
-/* x times the sigmoid of twice the argument of tanh: unlike 1 + tanh.approx right for small results
- * as well, which E4M3 represents no less well than large ones. */
+/* tanh is off by 2^-11 at most, so small results of large negative x are as far off as x 2^-12. That
+ * is less than E4M3 tells apart beside the row's other values: of 80 million, 2000 differed from
+ * those of exact arithmetic. */
 DEVICE float gelu(float x)
 {
-    constexpr float a = -2.0f * 1.4426950408889634f * 0.7978845608028654f;
-    float y;
-    float e = exp2_fast(x * fmaf(a * 0.044715f, x * x, a));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + e));
-    return x * y;
+    constexpr float a = 0.7978845608028654f; /* sqrt(2 / pi) */
+    float half = 0.5f * x, tanh;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(tanh) : "f"(x * fmaf(a * 0.044715f, x * x, a)));
+    return fmaf(half, tanh, half);
 }
 
 DEVICE void store_word(uint32_t at, uint32_t x)
@@ -257,21 +257,25 @@ template <product_sm90_epilogue epilogue> struct finisher {
             for (int i = 0; i < passes; i++)
                 out_at[h][i] = row_place(plan_, row + 64 * h + i * pass_rows + piece_row());
 #pragma unroll
-        for (int i = 0; i < chunk_count; i++)
-            finish_chunk(d[i], i / 2, i % 2 * chunk_columns);
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int i = 0; i < chunks_across; i++)
+                finish_chunk(d[h][i], h, i * chunk_columns);
     }
 
-    /* One column for each thread. */
     DEVICE void fetch_vectors()
     {
-        int thread = threadIdx.x & 127, n = column + thread;
-        bool is_inside = n < plan_.n;
-        float w_scale = is_inside ? __ldg(plan_.w_scale + n) : 0.0f;
-        uint32_t bias = is_inside && plan_.bias ? __ldg(plan_.bias + n) : 0;
         /* The warpgroup is through with the vectors of its last tile; then it has the new ones. */
         threads_meet<128>(3 + group);
-        store_word(vectors + 4 * thread, __float_as_uint(w_scale));
-        store_word(vectors + vector_bytes + 4 * thread, bias << 16);
+#pragma unroll
+        for (int i = threadIdx.x & 127; i < tile_columns; i += 128) {
+            int n = column + i;
+            bool is_inside = n < plan_.n;
+            float w_scale = is_inside ? __ldg(plan_.w_scale + n) : 0.0f;
+            uint32_t bias = is_inside && plan_.bias ? __ldg(plan_.bias + n) : 0;
+            store_word(vectors + 4 * i, __float_as_uint(w_scale));
+            store_word(vectors + vector_bytes + 4 * i, bias << 16);
+        }
         threads_meet<128>(3 + group);
     }
 
@@ -449,8 +453,10 @@ DEVICE void compute(const plan &plan, uint32_t shared, int group, int rank)
         place at = tile_place(plan, tile, rank);
         products_wait<0>();
 #pragma unroll
-        for (int i = 0; i < chunk_count; i++)
-            pin(d[i]);
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int i = 0; i < chunks_across; i++)
+                pin(d[h][i]);
         release(shared, last); /* first of all, for the other warpgroup goes on */
         finisher.finish(d, at);
         ring.skip(plan.slices); /* those of the other one */
