@@ -128,6 +128,33 @@ int joint_block_chunk_count(const struct joint_block *block)
     return block->image.chunk_count + block->context.chunk_count;
 }
 
+/* `columns` wide rows of every sample, over the memory of its rows of another width. */
+static struct tensor rows_over(const struct tensor *rows, int64_t columns)
+{
+    struct tensor over = *rows;
+
+    over.dim[2] = over.stride[1] = columns;
+    return over;
+}
+
+/* What a sample has for q, k, v of both sides, and then for the image's MLP: q, k, v of its context
+ * stay out of that, because the context runs ahead into the next block. */
+static bool place_shared(struct joint_block_plan *plan, struct arena *scratch, struct error *err)
+{
+    int64_t b = plan->batch, ti = plan->image_tokens, tc = plan->context_tokens, c = plan->width;
+    struct tensor shared, hidden;
+
+    if (!TENSOR_ALLOC(&shared, scratch, plan->ops->activation_dtype, "q, k, v and MLP", err, b,
+                      3 * tc + 4 * ti, c))
+        return false;
+    hidden = tensor_slice(&shared, 1, 3 * tc, 4 * ti);
+    hidden.dim[1] = ti;
+    plan->image_hidden = rows_over(&hidden, 4 * c);
+    shared.dim[1] = tc + ti;
+    plan->qkv = rows_over(&shared, 3 * c);
+    return true;
+}
+
 bool joint_block_plan_init(struct joint_block_plan *plan, const struct backend_ops *ops,
                            struct arena *scratch, int64_t batch, int64_t image_tokens,
                            int64_t context_tokens, int64_t width, bool with_self_attention,
@@ -135,29 +162,23 @@ bool joint_block_plan_init(struct joint_block_plan *plan, const struct backend_o
 {
     enum dtype f = ops->activation_dtype;
     int64_t b = batch, ti = image_tokens, tc = context_tokens, c = width;
-    struct tensor shared;
 
     *plan = (struct joint_block_plan){
         .ops = ops, .batch = b, .image_tokens = ti, .context_tokens = tc, .width = c};
-    if (!TENSOR_ALLOC(&plan->image, scratch, f, "image tokens", err, b, ti, c) ||
-        !TENSOR_ALLOC(&plan->context, scratch, f, "context tokens", err, b, tc, c) ||
-        !TENSOR_ALLOC(&plan->image_normed, scratch, f, "norm", err, b, ti, c) ||
-        !TENSOR_ALLOC(&plan->image_scale, scratch, DTYPE_F32, "norm", err, b, ti) ||
-        !TENSOR_ALLOC(&plan->context_normed, scratch, f, "norm", err, b, tc, c) ||
-        !TENSOR_ALLOC(&plan->context_scale, scratch, DTYPE_F32, "norm", err, b, tc) ||
-        !TENSOR_ALLOC(&plan->image_hidden_scale, scratch, DTYPE_F32, "MLP", err, b, ti) ||
-        !TENSOR_ALLOC(&plan->context_hidden_scale, scratch, DTYPE_F32, "MLP", err, b, tc) ||
-        !TENSOR_ALLOC(&plan->attended, scratch, f, "attention", err, b, tc + ti, c) ||
-        (with_self_attention &&
-         (!TENSOR_ALLOC(&plan->self_normed, scratch, f, "norm", err, b, ti, c) ||
-          !TENSOR_ALLOC(&plan->self_scale, scratch, DTYPE_F32, "norm", err, b, ti))) ||
-        !TENSOR_ALLOC(&shared, scratch, f, "q, k, v and MLP", err, tc + ti, b, 4 * c))
-        return false;
-    plan->qkv = TENSOR_OF(shared.data, f, b, tc + ti, 3 * c);
-    plan->image_hidden = TENSOR_OF(shared.data, f, b, ti, 4 * c);
-    shared = tensor_slice(&shared, 0, ti, tc);
-    plan->context_hidden = TENSOR_OF(shared.data, f, b, tc, 4 * c);
-    return true;
+    return TENSOR_ALLOC(&plan->image, scratch, f, "image tokens", err, b, ti, c) &&
+           TENSOR_ALLOC(&plan->context, scratch, f, "context tokens", err, b, tc, c) &&
+           TENSOR_ALLOC(&plan->image_normed, scratch, f, "norm", err, b, ti, c) &&
+           TENSOR_ALLOC(&plan->image_scale, scratch, DTYPE_F32, "norm", err, b, ti) &&
+           TENSOR_ALLOC(&plan->context_normed, scratch, f, "norm", err, b, tc, c) &&
+           TENSOR_ALLOC(&plan->context_scale, scratch, DTYPE_F32, "norm", err, b, tc) &&
+           TENSOR_ALLOC(&plan->context_hidden, scratch, f, "MLP", err, b, tc, 4 * c) &&
+           TENSOR_ALLOC(&plan->image_hidden_scale, scratch, DTYPE_F32, "MLP", err, b, ti) &&
+           TENSOR_ALLOC(&plan->context_hidden_scale, scratch, DTYPE_F32, "MLP", err, b, tc) &&
+           TENSOR_ALLOC(&plan->attended, scratch, f, "attention", err, b, tc + ti, c) &&
+           (!with_self_attention ||
+            (TENSOR_ALLOC(&plan->self_normed, scratch, f, "norm", err, b, ti, c) &&
+             TENSOR_ALLOC(&plan->self_scale, scratch, DTYPE_F32, "norm", err, b, ti))) &&
+           place_shared(plan, scratch, err);
 }
 
 static void keep_samples(struct tensor *tensor, int64_t batch)
@@ -258,8 +279,7 @@ static struct side_run image_side(const struct joint_block *block, struct joint_
         .attended = tensor_slice(&plan->attended, 1, tc, ti),
         .qkv = tensor_slice(&plan->qkv, 1, tc, ti),
         .hidden = plan->image_hidden,
-        .delta =
-            TENSOR_OF(plan->image_hidden.data, plan->image.dtype, plan->batch, ti, block->width),
+        .delta = rows_over(&plan->image_hidden, block->width),
         .modulation = tensor_slice(modulation, 1, 0, columns),
     };
 }
@@ -375,8 +395,7 @@ static void run_self_attention(struct side_run *side, struct joint_block_plan *p
     struct tensor gate = chunk(side, GATE_ATTENTION), attended;
     struct gated_branch attention =
         attention_branch(side, &attended, &gate, &side->weights->attention.proj, op, stream);
-    struct tensor qkv = TENSOR_OF(side->hidden.data, side->x.dtype, plan->batch, plan->image_tokens,
-                                  3 * plan->width);
+    struct tensor qkv = rows_over(&side->hidden, 3 * plan->width);
 
     op_gated_linear(op, stream, &attention);
     make_qkv(&side->weights->self_attention, op, stream, &qkv, self_normed);
@@ -419,5 +438,4 @@ void joint_block_run(const struct joint_block *block, struct joint_block_plan *p
     } else {
         finish_side(&image, &image.weights->attention.proj, GATE_ATTENTION, op, stream);
     }
-    op_join(op, stream);
 }

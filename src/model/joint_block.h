@@ -86,9 +86,9 @@ struct joint_block_plan {
     struct tensor image_scale, context_scale, self_scale; /* [B, T] f32 */
     struct tensor image_hidden_scale, context_hidden_scale;
 
-    /* One after the other in the same memory; after the attention each side has its own part. */
-    struct tensor qkv;                          /* [B, Tc + Ti, 3C]: context tokens first */
-    struct tensor image_hidden, context_hidden; /* [B, T, 4C] */
+    struct tensor qkv; /* [B, Tc + Ti, 3C]: context tokens first */
+    /* [B, T, 4C]; the image's lies over its part of qkv, which the attention is through with */
+    struct tensor image_hidden, context_hidden;
 
     struct tensor attended; /* [B, Tc + Ti, C] */
 };
@@ -108,7 +108,9 @@ void joint_block_modulate(const struct joint_block *block, const struct backend_
                           const struct tensor *cond_silu);
 
 /* Moves plan->image and plan->context through the block. modulation [B, chunks * C] f: this block's
- * rows for the samples of the batch, as joint_block_modulate leaves them. */
+ * rows for the samples of the batch, as joint_block_modulate leaves them. The two sides are branches
+ * of the stream that only an attention joins: before anything but a block looks at the context, the
+ * caller does. */
 void joint_block_run(const struct joint_block *block, struct joint_block_plan *plan,
                      struct stream *stream, const struct tensor *modulation);
 

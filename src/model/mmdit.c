@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/composite.h"
 #include "backend/recordings.h"
 #include "base/size.h"
 #include "model/joint_block.h"
@@ -409,9 +410,12 @@ static void run_blocks(struct mmdit_plan *plan, struct stream *stream, struct pa
             continue;
         enter_group(plan, stream, i, next_block(plan, evaluation, i + 1));
         joint_block_run(block, &part->blocks, stream, &modulation);
-        if (plan->observer)
+        if (plan->observer) {
+            op_join(plan->ops, stream);
             plan->observer(plan->observer_context, i, &part->blocks.image, &part->blocks.context);
+        }
     }
+    op_join(plan->ops, stream);
 }
 
 /* Modulated norm, the last linear, and patches back into a latent. */

@@ -1,5 +1,5 @@
 /* Products whose epilogue does what would be another pass over their result: on Hopper by our own
- * kernel, for streams of many tokens; elsewhere, and for short ones, by what they are composed of.
+ * kernel; elsewhere, and for a few tokens, by what they are composed of.
  */
 #include "backend/cuda/cuda_stream.h"
 
@@ -7,8 +7,9 @@
 #include "backend/cuda/products_sm90.h"
 
 #define HEAD_WIDTH 64
-/* Below, cuBLASLt's smaller tiles fill the device better. */
-#define TOKENS_MIN 1024
+/* Below, most of a tile would be empty. Of one sample: which kernel a picture's products take must
+ * not depend on its company. */
+#define TOKENS_MIN 64
 
 /* The shape of out [B, T, N] and x [B, T, K] for our own kernel; false when it does not take it. */
 static bool describe(struct product_sm90 *product, const struct tensor *out, const struct tensor *x,

@@ -47,12 +47,24 @@ static bool fail_cuda(struct error *err, cudaError_t status, const char *what)
 
 /* --- Coming and going --- */
 
+/* Branch 0 has the large kernels, which take every multiprocessor. What goes on beside it is small
+ * and comes first where one becomes free, or it would wait for the end of them all. */
+static cudaError_t create_branch(cudaStream_t *out, int branch)
+{
+    int least, greatest;
+    cudaError_t status = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+
+    if (status != cudaSuccess)
+        return status;
+    return cudaStreamCreateWithPriority(out, cudaStreamNonBlocking, branch ? greatest : least);
+}
+
 static bool create_branches(struct stream *stream, struct error *err)
 {
     cudaError_t status = cudaEventCreateWithFlags(&stream->forked, cudaEventDisableTiming);
 
     for (int i = 0; i < STREAM_BRANCHES && status == cudaSuccess; i++) {
-        status = cudaStreamCreateWithFlags(&stream->branches[i], cudaStreamNonBlocking);
+        status = create_branch(&stream->branches[i], i);
         if (status == cudaSuccess)
             status = cudaEventCreateWithFlags(&stream->finished[i], cudaEventDisableTiming);
         if (status == cudaSuccess)
