@@ -4,8 +4,9 @@
  * loads (TMA into rings of key and value tiles), the other three, 64 rows each, compute: S = Q K^T
  * by wgmma out of shared memory, P = exp2(S c - m) in registers, O += P V by wgmma with P as
  * register operand. The grid is persistent: CTA i takes the tiles i, i + grid, .. with the rows of
- * one head adjacent, so that CTAs which run together read the same keys from L2. No tile's result
- * depends on who computes it: the same sample gives the same bits in any batch.
+ * one head adjacent, so that CTAs which run together read the same keys from L2; what is left of
+ * heads comes after all that is whole. No tile's result depends on who computes it: the same sample
+ * gives the same bits in any batch.
  *
  * What bounds it. For 32 scores in a quarter of a multiprocessor the tensor cores take 8 cycles and
  * the exponentials 8 as well, so both have to be busy all the time:
@@ -63,7 +64,8 @@ static_assert(shared_bytes <= shared_bytes_max, "more shared memory than there i
 struct plan {
     CUtensorMap q, k, v, out;
     int query_count, key_count, head_count;
-    int row_tiles, tile_count; /* of a head, of all heads and samples */
+    int full_tiles, full_count; /* with rows for every warpgroup: of a head, of all heads */
+    int tile_count;             /* of all heads; those that are not full come last, one a head */
     int grid;
     bool is_online; /* with a running maximum */
     float factor;   /* scale log2(e) */
@@ -128,8 +130,15 @@ DEVICE void multiply_output(float (&out)[32], const uint32_t *p, uint64_t v, int
 
 DEVICE place tile_place(const plan &plan, int tile)
 {
-    int head = tile / plan.row_tiles, sample = head / plan.head_count;
-    return {(tile - head * plan.row_tiles) * cta_rows, head - sample * plan.head_count, sample};
+    int head, row = plan.full_tiles;
+    if (tile < plan.full_count) {
+        head = tile / plan.full_tiles;
+        row = tile - head * plan.full_tiles;
+    } else {
+        head = tile - plan.full_count;
+    }
+    int sample = head / plan.head_count;
+    return {row * cta_rows, head - sample * plan.head_count, sample};
 }
 
 DEVICE void load_keys(const plan &plan, uint32_t shared)
@@ -494,8 +503,11 @@ cudaError_t kernel_attention_sm90_plan(struct attention_sm90_plan *plan_bytes, v
     plan.query_count = (int)q->dim[1];
     plan.key_count = (int)k->dim[1];
     plan.head_count = (int)q->dim[2];
-    plan.row_tiles = (plan.query_count + cta_rows - 1) / cta_rows;
-    plan.tile_count = (int)(q->dim[0] * q->dim[2]) * plan.row_tiles;
+    /* A tile with rows for some warpgroups only takes less time, so it may fill a gap at the end. */
+    int heads = (int)(q->dim[0] * q->dim[2]);
+    plan.full_tiles = plan.query_count / cta_rows;
+    plan.full_count = heads * plan.full_tiles;
+    plan.tile_count = plan.full_count + (plan.query_count % cta_rows ? heads : 0);
     plan.factor = scale * log2_e;
     plan.offset = plan.is_online ? 0.0f : ceilf(limit);
     plan.grid = plan.tile_count < multiprocessors ? plan.tile_count : multiprocessors;
