@@ -1,5 +1,5 @@
-/* What only devices do with weights: groups that visit them, and 8 bits made on the way. Run with
- * --device cuda. */
+/* What only devices do with weights: groups that visit them, and 8 bits made on the way; and with
+ * memory. Run with --device cuda. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -468,8 +468,42 @@ static void check_8_bits(struct kernel_check *check)
     check_not_finite(check);
 }
 
+/* --- Memory --- */
+
+#define BLOCK_BYTES ((size_t)1 << 30)
+#define WORDS 1024
+
+/* What goes into memory that was just taken stays there: its clearing is over by then. At the end
+ * of a large block, which is cleared last. */
+static void check_new_memory(struct kernel_check *check)
+{
+    static int32_t words[WORDS], back[WORDS];
+    const struct backend_ops *op = &check->fast;
+    char *block = op->memory_alloc(BLOCK_BYTES);
+    struct tensor host = TENSOR_OF(words, DTYPE_I32, WORDS);
+    struct tensor got = TENSOR_OF(back, DTYPE_I32, WORDS);
+    struct tensor end;
+
+    if (!block) {
+        printf("SKIPPED: no room for a block of %zu MiB\n", BLOCK_BYTES >> 20);
+        return;
+    }
+    for (int i = 0; i < WORDS; i++)
+        words[i] = i + 1;
+    end = TENSOR_OF(block + BLOCK_BYTES - sizeof words, DTYPE_I32, WORDS);
+    op->upload(check->stream, &end, &host);
+    finish(check);
+    op->memory_free(op->memory_alloc(BLOCK_BYTES), BLOCK_BYTES); /* waits for all clearing */
+    op->download(check->stream, &got, &end);
+    finish(check);
+    kernel_expect(check, memcmp(words, back, sizeof words) == 0,
+                  "an upload into memory that was just taken");
+    op->memory_free(block, BLOCK_BYTES);
+}
+
 static void check_weights(struct kernel_check *check)
 {
+    check_new_memory(check);
     if (!check->plugin)
         return;
     check_8_bits(check);

@@ -289,7 +289,9 @@ void *cuda_memory_alloc(size_t bytes)
     void *memory = NULL;
 
     cudaSetDevice(cuda_device.index);
-    if (cudaMalloc(&memory, bytes) != cudaSuccess || cudaMemset(memory, 0, bytes) != cudaSuccess) {
+    /* Streams wait for nothing that the default one does, and it clears while the host goes on. */
+    if (cudaMalloc(&memory, bytes) != cudaSuccess || cudaMemset(memory, 0, bytes) != cudaSuccess ||
+        cudaStreamSynchronize(cudaStreamLegacy) != cudaSuccess) {
         (void)cudaGetLastError(); /* a refusal is an answer, not a fault */
         cudaFree(memory);
         return NULL;
