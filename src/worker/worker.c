@@ -145,6 +145,8 @@ static bool open_worker(struct worker *worker, int channel_fd, struct error *err
     if (!pipeline_create(&worker->pipeline, &options, err))
         return false;
     pipeline_info(worker->pipeline, &worker->info);
+    if (worker->info.notice[0])
+        fprintf(stderr, "worker: %s\n", worker->info.notice);
     if (!image_text_from_utf8(&worker->model_name, (const unsigned char *)worker->info.model_name,
                               strlen(worker->info.model_name), err))
         return false;
