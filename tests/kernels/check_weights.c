@@ -503,9 +503,9 @@ static void check_new_memory(struct kernel_check *check)
 
 static void check_weights(struct kernel_check *check)
 {
-    check_new_memory(check);
     if (!check->plugin)
         return;
+    check_new_memory(check);
     check_8_bits(check);
     check_streamed(check, 77, 16);
     check_streamed(check, 77, 48);
