@@ -15,7 +15,8 @@
  *  - where the caller knows a bound of the scores (q and k are RMS-normed) there is no running
  *    maximum: a constant offset does, for f32 and BF16 have exponents enough.
  * Tried and not faster for long sequences: two score tiles in registers, warpgroups that take turns
- * in issuing products, a part of the exponentials by FMAs, other tile sizes.
+ * in issuing products, a part of the exponentials by FMAs, other tile sizes. Q in registers, which
+ * would save a fifth of what products read of shared memory, takes more of them than there are.
  */
 #include "backend/cuda/kernels.h"
 
