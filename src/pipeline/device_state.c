@@ -59,8 +59,10 @@ void pipeline_device_state(const struct pipeline *pipeline, struct pipeline_devi
     };
     if (ops->memory_info) {
         ops->memory_info(&state->free_bytes, &state->total_bytes);
-        if (state->free_bytes < pipeline->device_free)
-            state->used_bytes = pipeline->device_free - state->free_bytes;
+        /* By what was taken: other processes take and give, too. */
+        state->used_bytes = ops->scratch_bytes(pipeline->stream) + weights_device_bytes(pipeline);
+        if (pipeline->batch)
+            state->used_bytes += pipeline->batch->block_bytes;
         return;
     }
     state->used_bytes = host_resident_bytes(&firm);

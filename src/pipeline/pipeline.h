@@ -185,7 +185,7 @@ void pipeline_result_finish(struct pipeline_result *result);
 /* How full, busy and hot the device is, or the host where it draws. */
 struct pipeline_device_state {
     size_t free_bytes, total_bytes;
-    size_t used_bytes; /* by this process; of a device: less free than when it was opened */
+    size_t used_bytes; /* by this process; of a device: weights, working memory and scratch */
     int utilisation_percent, temperature_celsius; /* -1: unknown, as of hosts */
     double power_watts;                           /* -1: unknown */
 };

@@ -108,6 +108,8 @@ struct weight_bytes {
 /* with_init: the VAE's encoder too. */
 struct weight_bytes weights_component_bytes(const struct pipeline *pipeline,
                                             enum component component, bool with_init);
+/* What lies on the device now. */
+size_t weights_device_bytes(const struct pipeline *pipeline);
 
 /* --- run_progress.c --- */
 

@@ -158,6 +158,21 @@ void weights_leave(struct pipeline *pipeline)
     pipeline->phase = WEIGHTS_NONE;
 }
 
+size_t weights_device_bytes(const struct pipeline *pipeline)
+{
+    bool with_init = pipeline_keeps_weights(pipeline) || pipeline->phase == WEIGHTS_IMAGE;
+    size_t sum = 0;
+
+    for (int i = 0; i < COMPONENT_COUNT; i++) {
+        struct weight_bytes bytes = {0};
+
+        if (pipeline->held[i] || pipeline->streamed[i])
+            bytes = weights_component_bytes(pipeline, (enum component)i, with_init);
+        sum += (pipeline->held[i] ? bytes.held : 0) + (pipeline->streamed[i] ? bytes.streamed : 0);
+    }
+    return sum;
+}
+
 void weights_drop(struct pipeline *pipeline)
 {
     for (int i = 0; i < COMPONENT_COUNT; i++) {

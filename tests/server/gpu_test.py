@@ -460,6 +460,7 @@ def draw_without_room(machine, server):
     body = {**machine.large, "steps": 8, "count": 2, "height": machine.large["height"] // 2}  # a shape that has no memory yet
     with machine.ballast(16) as (held, free):
         dry = server.post("/api/v1/jobs", {**body, "dry_run": True}).json()
+        assert dry["fits"] is False, dry
         job = submit(server, body)
         began = time.monotonic()
         wait_until("the job's end", lambda: job_of(server, job).get("state") in ("done", "failed") or time.monotonic() - began > 30, 40)
@@ -470,7 +471,7 @@ def draw_without_room(machine, server):
     assert ended["attempts"] > 1 or ended["state"] == "failed" or ended["result"]["was_short_of_memory"], f"nothing was short, or nobody told: {told}"
     again = draw(server, body)
     same = ended["state"] != "done" or pictures(server, again) == pictures(server, ended)
-    return (f"with {held} MiB held and {free} free: fits {dry['fits']}, {told}{'' if under.get('state') == ended['state'] else ', once there was memory'}; "
+    return (f"with {held} MiB held and {free} free: {dry['reason']}; {told}{'' if under.get('state') == ended['state'] else ', once there was memory'}; "
             f"afterwards done, {'the same' if same else 'OTHER'} bytes")
 
 
