@@ -32,14 +32,28 @@ target_include_directories(sd35_cuda_c SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS
 sd35_target_flags(sd35_cuda_c)
 target_compile_options(sd35_cuda_c PRIVATE -fvisibility=hidden)
 
-add_library(backend_cuda MODULE ${sd35_cuda_cu} $<TARGET_OBJECTS:sd35_cuda_c>)
-set_target_properties(backend_cuda PROPERTIES PREFIX "" CUDA_VISIBILITY_PRESET hidden
+add_library(sd35_cuda_cu OBJECT ${sd35_cuda_cu})
+set_target_properties(sd35_cuda_cu PROPERTIES CUDA_VISIBILITY_PRESET hidden)
+target_include_directories(sd35_cuda_cu PRIVATE ${PROJECT_SOURCE_DIR}/src)
+target_compile_options(sd35_cuda_cu PRIVATE -Xcompiler=-Wall,-Wextra -Xfatbin=-compress-all)
+
+# sd35_cuda_plugin(TARGET) has a module that has the C objects, or a variant of them, become a
+# plugin called backend_cuda.so.
+function(sd35_cuda_plugin target)
+  target_sources(${target} PRIVATE $<TARGET_OBJECTS:sd35_cuda_cu>)
+  set_target_properties(${target} PROPERTIES PREFIX "" OUTPUT_NAME backend_cuda LINKER_LANGUAGE CUDA)
+  target_link_libraries(${target} PRIVATE sd35_tensor sd35_base CUDA::cudart_static)
+  target_link_options(${target} PRIVATE -Wl,--exclude-libs,ALL -Wl,--no-undefined
+    -Wl,--build-id=sha1) # by which kept choices know their plugin
+endfunction()
+
+add_library(backend_cuda MODULE $<TARGET_OBJECTS:sd35_cuda_c>)
+set_target_properties(backend_cuda PROPERTIES
                       LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/src/backend/cuda)
-target_include_directories(backend_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src)
-target_compile_options(backend_cuda PRIVATE
-  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra -Xfatbin=-compress-all>)
-target_link_libraries(backend_cuda PRIVATE sd35_tensor sd35_base CUDA::cudart_static)
-target_link_options(backend_cuda PRIVATE -Wl,--exclude-libs,ALL -Wl,--no-undefined
-  -Wl,--build-id=sha1) # by which kept choices know their plugin
+sd35_cuda_plugin(backend_cuda)
 
 install(TARGETS backend_cuda LIBRARY DESTINATION lib/sd35) # where the program looks for it
+
+if(SD35_TESTS)
+  include(${PROJECT_SOURCE_DIR}/tests/device/faulty.cmake)
+endif()
