@@ -77,9 +77,9 @@ static float time_path(struct stream *stream, const struct attention_entry *entr
     cudaEvent_t begin, end;
     float best = -1.0f;
 
-    if (cudaEventCreate(&begin) != cudaSuccess)
+    if (!stream_check(stream, cudaEventCreate(&begin), "timing attention"))
         return -1.0f;
-    if (cudaEventCreate(&end) != cudaSuccess) {
+    if (!stream_check(stream, cudaEventCreate(&end), "timing attention")) {
         cudaEventDestroy(begin);
         return -1.0f;
     }
@@ -298,6 +298,10 @@ static const struct attention_entry *entry_for(struct stream *stream,
     memset(entry, 0, sizeof *entry);
     entry->key = *key;
     choose_path(stream, entry);
+    if (stream->has_failed) { /* what was chosen then is not to last */
+        memset(entry, 0, sizeof *entry);
+        return NULL;
+    }
     return entry;
 }
 

@@ -62,10 +62,16 @@ static bool fail_dnn(const struct dnn *dnn, cudnnStatus_t status, const struct d
     return error_set(err, ERROR_BACKEND, "cuDNN: %s: %s failed: %s", call->text, step, text);
 }
 
+static enum error_code code_of(cudaError_t status)
+{
+    return status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND;
+}
+
 static bool fail_cuda(cudaError_t status, const struct dnn_call *call, const char *step,
                       struct error *err)
 {
-    return error_set(err, ERROR_BACKEND, "cuDNN: %s: %s failed: %s", call->text, step,
+    (void)cudaGetLastError();
+    return error_set(err, code_of(status), "cuDNN: %s: %s failed: %s", call->text, step,
                      cudaGetErrorString(status));
 }
 
@@ -535,7 +541,9 @@ bool dnn_create(struct dnn **out, const struct cuda_libraries *libraries,
     if (!failure)
         failure = cudaEventCreate(&dnn->stop);
     if (failure) {
-        error_set(err, ERROR_BACKEND, "creating an event failed: %s", cudaGetErrorString(failure));
+        (void)cudaGetLastError();
+        error_set(err, code_of(failure), "creating an event failed: %s",
+                  cudaGetErrorString(failure));
         goto fail;
     }
     *out = dnn;

@@ -218,7 +218,8 @@ static int candidates(struct stream *stream, const struct description *d,
     return kept;
 }
 
-/* Milliseconds of the fastest of a few runs; negative when it does not run. */
+/* Milliseconds of the fastest of a few runs; negative when it does not run, or the stream has
+ * failed. */
 static float time_algorithm(struct stream *stream, const struct description *d,
                             const struct product *product, const cublasLtMatmulAlgo_t *algorithm,
                             cudaEvent_t begin, cudaEvent_t end)
@@ -229,11 +230,13 @@ static float time_algorithm(struct stream *stream, const struct description *d,
         float ms;
 
         cudaEventRecord(begin, stream_now(stream));
-        if (multiply(stream, d, product, algorithm) != CUBLAS_STATUS_SUCCESS)
+        if (multiply(stream, d, product, algorithm) != CUBLAS_STATUS_SUCCESS) {
+            (void)cudaGetLastError(); /* a launch that was refused is no failure of the stream */
             return -1.0f;
+        }
         cudaEventRecord(end, stream_now(stream));
-        if (cudaEventSynchronize(end) != cudaSuccess ||
-            cudaEventElapsedTime(&ms, begin, end) != cudaSuccess)
+        if (!stream_check(stream, cudaEventSynchronize(end), "timing a product") ||
+            !stream_check(stream, cudaEventElapsedTime(&ms, begin, end), "timing a product"))
             return -1.0f;
         if (run > 0 && (best < 0.0f || ms < best))
             best = ms;
@@ -273,9 +276,9 @@ static void choose(struct stream *stream, const struct description *d,
         chosen->is_usable = true;
         return;
     }
-    if (cudaEventCreate(&begin) != cudaSuccess)
+    if (!stream_check(stream, cudaEventCreate(&begin), "timing a product"))
         return;
-    if (cudaEventCreate(&end) != cudaSuccess) {
+    if (!stream_check(stream, cudaEventCreate(&end), "timing a product")) {
         cudaEventDestroy(begin);
         return;
     }
@@ -360,6 +363,10 @@ static const struct chosen *choice_for(struct stream *stream, const struct descr
     grown->key = product->key;
     if (!recall(stream, d, grown)) {
         choose(stream, d, product, grown);
+        if (stream->has_failed) { /* what was chosen then is not to last */
+            cache->count--;
+            return NULL;
+        }
         remember(stream, grown);
     }
     return grown;

@@ -36,11 +36,13 @@ bool stream_check(struct stream *stream, cudaError_t status, const char *what)
         return true;
     stream_fail(stream, status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND,
                 "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
+    (void)cudaGetLastError(); /* the next launch would find it */
     return false;
 }
 
-static bool fail_cuda(struct error *err, cudaError_t status, const char *what)
+bool fail_cuda(struct error *err, cudaError_t status, const char *what)
 {
+    (void)cudaGetLastError();
     return error_set(err, status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND,
                      "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
@@ -87,6 +89,7 @@ bool cuda_stream_create(struct stream **out, const struct backend_ops *ops,
 {
     struct stream *stream = calloc(1, sizeof *stream);
     const struct cuda_libraries *libraries = &cuda_device.libraries;
+    cudaError_t status;
 
     (void)ops;
     if (!stream)
@@ -95,9 +98,10 @@ bool cuda_stream_create(struct stream **out, const struct backend_ops *ops,
     cudaSetDevice(cuda_device.index);
     if (!create_branches(stream, err))
         goto fail;
-    if (cudaHostAlloc((void **)&stream->fault, FAULT_COUNT * sizeof *stream->fault,
-                      cudaHostAllocMapped) != cudaSuccess) {
-        error_set(err, ERROR_NO_MEMORY, "stream");
+    status = cudaHostAlloc((void **)&stream->fault, FAULT_COUNT * sizeof *stream->fault,
+                           cudaHostAllocMapped);
+    if (status != cudaSuccess) {
+        fail_cuda(err, status, "creating a stream");
         goto fail;
     }
     memset(stream->fault, 0, FAULT_COUNT * sizeof *stream->fault);
@@ -348,8 +352,10 @@ void cuda_check_finite(struct stream *stream, const struct tensor *x)
 void cuda_memory_info(size_t *free_bytes, size_t *total_bytes)
 {
     cudaSetDevice(cuda_device.index);
-    if (cudaMemGetInfo(free_bytes, total_bytes) != cudaSuccess)
+    if (cudaMemGetInfo(free_bytes, total_bytes) != cudaSuccess) {
+        (void)cudaGetLastError();
         *free_bytes = *total_bytes = 0;
+    }
 }
 
 /* --- Views --- */

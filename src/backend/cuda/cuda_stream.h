@@ -90,6 +90,8 @@ void stream_fail(struct stream *stream, enum error_code code, const char *format
     PRINTF_LIKE(3, 4);
 /* False, and the stream has failed, when `status` is not success. */
 bool stream_check(struct stream *stream, cudaError_t status, const char *what);
+/* Where no stream is to fail: sets `err`. Always false. */
+bool fail_cuda(struct error *err, cudaError_t status, const char *what);
 
 /* The same memory as the kernels see it. */
 struct view view_of(const struct tensor *tensor);

@@ -115,25 +115,31 @@ static bool plan(struct streamed_weights *streamed, const struct weight_request 
 static bool take_memory(struct streamed_weights *streamed, struct error *err)
 {
     size_t total = 0, taken = 0;
+    cudaError_t status =
+        cudaMalloc((void **)&streamed->slots, STREAMED_SLOTS * streamed->slot_bytes + WEIGHT_ALIGN);
 
-    if (cudaMalloc((void **)&streamed->slots,
-                   STREAMED_SLOTS * streamed->slot_bytes + WEIGHT_ALIGN) != cudaSuccess) {
-        (void)cudaGetLastError();
-        return error_set(err, ERROR_NO_MEMORY, "the device has no room for %zu MiB of weights",
-                         STREAMED_SLOTS * streamed->slot_bytes >> 20);
+    if (status != cudaSuccess) {
+        fail_cuda(err, status, "memory for streamed weights");
+        if (status == cudaErrorMemoryAllocation)
+            error_set(err, ERROR_NO_MEMORY, "the device has no room for %zu MiB of weights",
+                      STREAMED_SLOTS * streamed->slot_bytes >> 20);
+        return false;
     }
     for (size_t g = 0; g < streamed->group_count; g++)
         total += streamed->groups[g].bytes;
     for (size_t g = 0; g < streamed->group_count; g++) {
         struct streamed_group *group = &streamed->groups[g];
 
-        if (cudaHostAlloc((void **)&group->host, group->bytes + WEIGHT_ALIGN,
-                          cudaHostAllocDefault) != cudaSuccess) {
-            (void)cudaGetLastError();
-            return error_set(err, ERROR_NO_MEMORY,
-                             "the machine has no room for %zu MiB of pinned memory, where weights "
-                             "wait for their turn on the device: it ended after %zu MiB",
-                             total >> 20, taken >> 20);
+        status =
+            cudaHostAlloc((void **)&group->host, group->bytes + WEIGHT_ALIGN, cudaHostAllocDefault);
+        if (status != cudaSuccess) {
+            fail_cuda(err, status, "pinned memory for streamed weights");
+            if (status == cudaErrorMemoryAllocation)
+                error_set(err, ERROR_NO_MEMORY,
+                          "the machine has no room for %zu MiB of pinned memory, where weights "
+                          "wait for their turn on the device: it ended after %zu MiB",
+                          total >> 20, taken >> 20);
+            return false;
         }
         taken += group->bytes;
     }
@@ -151,8 +157,7 @@ static bool create_events(struct streamed_weights *streamed, struct error *err)
         for (int slot = 0; slot < STREAMED_SLOTS && status == cudaSuccess; slot++)
             status = cudaEventCreateWithFlags(&events->copied[slot], cudaEventDisableTiming);
     }
-    return status == cudaSuccess ||
-           error_set(err, ERROR_BACKEND, "streaming weights: %s", cudaGetErrorString(status));
+    return status == cudaSuccess || fail_cuda(err, status, "streaming weights");
 }
 
 struct preparation {

@@ -22,7 +22,7 @@ size_t view_type_size(enum view_type type)
     }
 }
 
-static void note(struct uploader *uploader, cudaError_t status)
+void uploader_note(struct uploader *uploader, cudaError_t status)
 {
     if (uploader->status == cudaSuccess)
         uploader->status = status;
@@ -31,18 +31,17 @@ static void note(struct uploader *uploader, cudaError_t status)
 bool uploader_init(struct uploader *uploader, struct error *err)
 {
     *uploader = (struct uploader){0};
-    note(uploader, cudaStreamCreateWithFlags(&uploader->stream, cudaStreamNonBlocking));
+    uploader_note(uploader, cudaStreamCreateWithFlags(&uploader->stream, cudaStreamNonBlocking));
     for (int i = 0; i < 2; i++) {
         struct upload_slot *slot = &uploader->slots[i];
 
-        note(uploader, cudaMallocHost(&slot->pinned, UPLOAD_PIECE_BYTES));
-        note(uploader, cudaMalloc(&slot->raw, UPLOAD_PIECE_BYTES));
-        note(uploader, cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming));
+        uploader_note(uploader, cudaMallocHost(&slot->pinned, UPLOAD_PIECE_BYTES));
+        uploader_note(uploader, cudaMalloc(&slot->raw, UPLOAD_PIECE_BYTES));
+        uploader_note(uploader, cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming));
     }
     if (uploader->status == cudaSuccess)
         return true;
-    error_set(err, ERROR_NO_MEMORY, "buffers for loading weights: %s",
-              cudaGetErrorString(uploader->status));
+    fail_cuda(err, uploader->status, "buffers for loading weights");
     uploader_finish(uploader);
     return false;
 }
@@ -70,7 +69,7 @@ static struct upload_slot *take_slot(struct uploader *uploader)
     struct upload_slot *slot = &uploader->slots[uploader->next];
 
     uploader->next ^= 1;
-    note(uploader, cudaEventSynchronize(slot->done));
+    uploader_note(uploader, cudaEventSynchronize(slot->done));
     return uploader->status == cudaSuccess ? slot : NULL;
 }
 
@@ -78,8 +77,8 @@ static void send(struct uploader *uploader, struct upload_slot *slot, void *to, 
                  size_t bytes)
 {
     memcpy(slot->pinned, from, bytes);
-    note(uploader,
-         cudaMemcpyAsync(to, slot->pinned, bytes, cudaMemcpyHostToDevice, uploader->stream));
+    uploader_note(uploader, cudaMemcpyAsync(to, slot->pinned, bytes, cudaMemcpyHostToDevice,
+                                            uploader->stream));
 }
 
 void upload_bytes(struct uploader *uploader, void *to, const void *from, size_t bytes)
@@ -92,7 +91,7 @@ void upload_bytes(struct uploader *uploader, void *to, const void *from, size_t 
             return;
         send(uploader, slot, (char *)to + done, (const char *)from + done,
              left < UPLOAD_PIECE_BYTES ? left : UPLOAD_PIECE_BYTES);
-        note(uploader, cudaEventRecord(slot->done, uploader->stream));
+        uploader_note(uploader, cudaEventRecord(slot->done, uploader->stream));
     }
 }
 
@@ -108,7 +107,7 @@ void upload_matrix(struct uploader *uploader, void *to, enum view_type to_type, 
         return;
     }
     if (step < 1) {
-        note(uploader, cudaErrorInvalidValue);
+        uploader_note(uploader, cudaErrorInvalidValue);
         return;
     }
     for (int64_t first = 0; first < n; first += step) {
@@ -119,13 +118,13 @@ void upload_matrix(struct uploader *uploader, void *to, enum view_type to_type, 
             return;
         send(uploader, slot, slot->raw, (const char *)from + (size_t)first * row,
              (size_t)rows * row);
-        note(uploader,
-             kernel_decode_weight(uploader->stream,
-                                  (char *)to + (size_t)(first * k) * view_type_size(to_type),
-                                  to_type, slot->raw, from_type, rows, k,
-                                  scale && scale_count > 1 ? scale + first : scale,
-                                  scale_count > 1 ? rows : scale_count));
-        note(uploader, cudaEventRecord(slot->done, uploader->stream));
+        uploader_note(uploader, kernel_decode_weight(
+                                    uploader->stream,
+                                    (char *)to + (size_t)(first * k) * view_type_size(to_type),
+                                    to_type, slot->raw, from_type, rows, k,
+                                    scale && scale_count > 1 ? scale + first : scale,
+                                    scale_count > 1 ? rows : scale_count));
+        uploader_note(uploader, cudaEventRecord(slot->done, uploader->stream));
     }
 }
 
@@ -137,17 +136,17 @@ void upload_filter(struct uploader *uploader, void *to, enum view_type to_type, 
     struct upload_slot *slot;
 
     if (bytes > UPLOAD_PIECE_BYTES) {
-        note(uploader, cudaErrorInvalidValue);
+        uploader_note(uploader, cudaErrorInvalidValue);
         return;
     }
     slot = take_slot(uploader);
     if (!slot)
         return;
     send(uploader, slot, slot->raw, from, bytes);
-    note(uploader,
-         kernel_arrange_filter(uploader->stream, to, to_type, slot->raw, from_type, dim[0], dim[1],
-                               dim[2], dim[3], padded_c, scale, scale_count));
-    note(uploader, cudaEventRecord(slot->done, uploader->stream));
+    uploader_note(uploader,
+                  kernel_arrange_filter(uploader->stream, to, to_type, slot->raw, from_type, dim[0],
+                                        dim[1], dim[2], dim[3], padded_c, scale, scale_count));
+    uploader_note(uploader, cudaEventRecord(slot->done, uploader->stream));
 }
 
 void upload_quantised(struct uploader *uploader, void *to, float *scale, const void *from,
@@ -157,7 +156,7 @@ void upload_quantised(struct uploader *uploader, void *to, float *scale, const v
     int64_t step = (int64_t)(UPLOAD_PIECE_BYTES / row);
 
     if (step < 1) {
-        note(uploader, cudaErrorInvalidValue);
+        uploader_note(uploader, cudaErrorInvalidValue);
         return;
     }
     for (int64_t first = 0; first < n; first += step) {
@@ -168,24 +167,25 @@ void upload_quantised(struct uploader *uploader, void *to, float *scale, const v
             return;
         send(uploader, slot, slot->raw, (const char *)from + (size_t)first * row,
              (size_t)rows * row);
-        note(uploader, kernel_quantise_weight(uploader->stream, (char *)to + first * k,
-                                              scale + first, slot->raw, from_type, rows, k));
-        note(uploader, cudaEventRecord(slot->done, uploader->stream));
+        uploader_note(uploader,
+                      kernel_quantise_weight(uploader->stream, (char *)to + first * k,
+                                             scale + first, slot->raw, from_type, rows, k));
+        uploader_note(uploader, cudaEventRecord(slot->done, uploader->stream));
     }
 }
 
 void upload_back(struct uploader *uploader, void *host, const void *from, size_t bytes)
 {
-    note(uploader, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, uploader->stream));
+    uploader_note(uploader,
+                  cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, uploader->stream));
 }
 
 bool uploader_wait(struct uploader *uploader, struct error *err)
 {
-    note(uploader, cudaStreamSynchronize(uploader->stream));
+    uploader_note(uploader, cudaStreamSynchronize(uploader->stream));
     if (uploader->status == cudaSuccess)
         return true;
-    error_set(err, uploader->status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND,
-              "loading weights: %s", cudaGetErrorString(uploader->status));
+    fail_cuda(err, uploader->status, "loading weights");
     uploader->status = cudaSuccess;
     return false;
 }

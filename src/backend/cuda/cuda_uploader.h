@@ -23,6 +23,9 @@ struct uploader {
 MUST_CHECK bool uploader_init(struct uploader *uploader, struct error *err);
 void uploader_finish(struct uploader *uploader);
 
+/* Keeps the first failure. */
+void uploader_note(struct uploader *uploader, cudaError_t status);
+
 /* The bytes as they are. */
 void upload_bytes(struct uploader *uploader, void *to, const void *from, size_t bytes);
 /* A matrix [n, k], turned to `type`, each row times its factor. scale on the device, or NULL. */

@@ -104,7 +104,7 @@ static void upload_scale(struct uploader *uploader, float *to, const struct tens
     }
     rows = malloc((size_t)n * sizeof *rows);
     if (!rows) {
-        uploader->status = cudaErrorMemoryAllocation;
+        uploader_note(uploader, cudaErrorMemoryAllocation);
         return;
     }
     for (int64_t i = 0; i < n; i++)
@@ -124,11 +124,12 @@ static void upload_decoded(struct uploader *uploader, void *to, const struct lin
     int64_t count = tensor_exists(scale) ? scale->dim[0] : 0;
 
     if (count > 0) {
-        if (cudaMallocAsync((void **)&factors, (size_t)count * sizeof *factors, uploader->stream) !=
-            cudaSuccess) {
-            uploader->status = cudaErrorMemoryAllocation;
+        cudaError_t status =
+            cudaMallocAsync((void **)&factors, (size_t)count * sizeof *factors, uploader->stream);
+
+        uploader_note(uploader, status);
+        if (status != cudaSuccess)
             return;
-        }
         upload_bytes(uploader, factors, scale->data, (size_t)count * sizeof *factors);
     }
     if (is_conv)
@@ -148,19 +149,20 @@ static void upload_bias(struct uploader *uploader, char *to, const struct linear
 
     if (tensor_exists(&layer->bias))
         upload_matrix(uploader, to, type, layer->bias.data, VIEW_F32, 1, n, NULL, 0);
-    else if (cudaMemsetAsync(to, 0, (size_t)n * view_type_size(type), uploader->stream) !=
-             cudaSuccess)
-        uploader->status = cudaErrorUnknown;
+    else
+        uploader_note(uploader,
+                      cudaMemsetAsync(to, 0, (size_t)n * view_type_size(type), uploader->stream));
 }
 
 static void clear(struct uploader *uploader, const struct device_weight *to)
 {
     size_t bytes = (size_t)(to->n * to->k) * view_type_size(to->type);
 
-    if (cudaMemsetAsync(to->data, 0, bytes, uploader->stream) != cudaSuccess ||
-        (to->bias && cudaMemsetAsync(to->bias, 0, (size_t)to->n * dtype_size(cuda_device.f),
-                                     uploader->stream) != cudaSuccess))
-        uploader->status = cudaErrorUnknown;
+    uploader_note(uploader, cudaMemsetAsync(to->data, 0, bytes, uploader->stream));
+    if (to->bias)
+        uploader_note(uploader,
+                      cudaMemsetAsync(to->bias, 0, (size_t)to->n * dtype_size(cuda_device.f),
+                                      uploader->stream));
 }
 
 static void upload_layer(struct uploader *uploader, char *data, float *scale,
@@ -191,8 +193,7 @@ static void find_bound(struct uploader *uploader, const struct device_weight *to
                                  .type = to->type,
                                  .bias_type = view_type_of(cuda_device.f)};
 
-    if (kernel_weight_bound(uploader->stream, &bound) != cudaSuccess)
-        uploader->status = cudaErrorUnknown;
+    uploader_note(uploader, kernel_weight_bound(uploader->stream, &bound));
 }
 
 void weight_upload(struct uploader *uploader, const struct device_weight *to,

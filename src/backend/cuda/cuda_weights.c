@@ -119,15 +119,18 @@ bool cuda_weights_hold(struct stream *stream, struct held_weights **out,
     const struct upload_work work = {
         .upload = load_one, .context = &hold, .count = count, .threads_max = UPLOAD_THREADS_MAX};
     size_t bytes = cuda_weights_bytes(requests, count), used = 0;
+    cudaError_t status;
 
     if (!held || !places) {
         error_set(err, ERROR_NO_MEMORY, "weights");
         goto fail;
     }
-    if (cudaMalloc((void **)&held->block, bytes + WEIGHT_ALIGN) != cudaSuccess) {
-        (void)cudaGetLastError();
-        error_set(err, ERROR_NO_MEMORY, "the device has no room for %zu MiB of weights",
-                  bytes >> 20);
+    status = cudaMalloc((void **)&held->block, bytes + WEIGHT_ALIGN);
+    if (status != cudaSuccess) {
+        fail_cuda(err, status, "memory for weights");
+        if (status == cudaErrorMemoryAllocation)
+            error_set(err, ERROR_NO_MEMORY, "the device has no room for %zu MiB of weights",
+                      bytes >> 20);
         goto fail;
     }
     for (size_t i = 0; i < count; i++)
@@ -244,23 +247,27 @@ bool weight_store_vector(struct stream *stream, struct tensor *out, const struct
     return find_or_load_rows(stream, &out->data, &key, host->data, 1, tensor_bytes(host), 0);
 }
 
-static bool is_on_device(const void *address)
+/* False: the stream has failed. The host must not touch what may be the device's. */
+static bool find_side(struct stream *stream, const void *address, bool *is_on_device)
 {
     struct cudaPointerAttributes attributes;
 
-    if (cudaPointerGetAttributes(&attributes, address) != cudaSuccess) {
-        (void)cudaGetLastError();
+    if (!stream_check(stream, cudaPointerGetAttributes(&attributes, address), "finding a table"))
         return false;
-    }
-    return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+    *is_on_device =
+        attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+    return true;
 }
 
 bool weight_store_table(struct stream *stream, struct tensor *out, const struct tensor *host)
 {
     struct copy_key key = {.address = host->data, .kind = COPY_TABLE};
+    bool is_on_device;
 
     *out = *host;
-    if (is_on_device(host->data))
+    if (!find_side(stream, host->data, &is_on_device))
+        return false;
+    if (is_on_device)
         return true;
     return find_or_load_rows(stream, &out->data, &key, host->data, 1, weight_span_bytes(host), 0);
 }

@@ -191,6 +191,8 @@ static void open_monitor(struct cuda_device *device)
 
     if (cudaDeviceGetPCIBusId(pci_bus_id, sizeof pci_bus_id, device->index) == cudaSuccess)
         device->monitor = gpu_monitor_create(&device->libraries, pci_bus_id);
+    else
+        (void)cudaGetLastError();
 }
 
 static void fill_table(struct backend_ops *ops, const struct cuda_device *device)
