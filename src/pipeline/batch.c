@@ -299,8 +299,9 @@ static bool take_block(struct pipeline_batch *batch, struct error *err)
         return false;
     batch->block_bytes = bytes.kept + work_bytes(&bytes);
     batch->block = batch->ops->memory_alloc(batch->block_bytes);
-    if (!batch->block)
-        return error_set(err, ERROR_NO_MEMORY,
+    if (!batch->block) /* unless the device has none to give because it is lost */
+        return batch->ops->stream_finish(batch->stream, err) &&
+               error_set(err, ERROR_NO_MEMORY,
                          "pictures of %lld x %lld need %zu MiB of working memory",
                          (long long)(batch->shape.width * VAE_FACTOR),
                          (long long)(batch->shape.height * VAE_FACTOR), batch->block_bytes >> 20);
