@@ -5,7 +5,7 @@ set(faulty_folder ${PROJECT_BINARY_DIR}/tests/device)
 
 # Of the plugin alone, whose objects are therefore bound before the runtime's and the project's
 # libraries, which allocate by the same names.
-set(c_calls malloc calloc reallocarray strdup asprintf realpath)
+set(c_calls malloc calloc reallocarray strdup strndup asprintf realpath)
 set(runtime_calls
   cudaMalloc cudaMallocAsync cudaMallocHost cudaMallocManaged cudaHostAlloc
   cudaStreamCreateWithFlags cudaEventCreate cudaEventCreateWithFlags cudaGraphInstantiate

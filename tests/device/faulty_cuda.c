@@ -237,6 +237,12 @@ char *__wrap_strdup(const char *text)
     return has_no_memory("strdup") ? NULL : strdup(text);
 }
 
+char *__wrap_strndup(const char *text, size_t length);
+char *__wrap_strndup(const char *text, size_t length)
+{
+    return has_no_memory("strndup") ? NULL : strndup(text, length);
+}
+
 char *__wrap_realpath(const char *path, char *resolved);
 char *__wrap_realpath(const char *path, char *resolved)
 {
