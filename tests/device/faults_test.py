@@ -190,7 +190,8 @@ def trouble_with_error(ending, codes):
         return f"it ended with {ending.code}, not with one of {codes}"
     if ending.picture is not None or ending.other_files:
         return f"it left {['picture.png'] * bool(ending.picture) + list(ending.other_files)}"
-    sentences = [line for line in ending.errors.splitlines() if line.startswith("sd35: ")]
+    lines = [line for line in ending.errors.splitlines() if line.startswith("sd35: ")]
+    sentences = [line for line in lines if not line.startswith("sd35: warning: ")]
     if len(sentences) != 1 or len(sentences[0]) < len("sd35: ") + 10:
         return "it said no one sentence"
     return None

@@ -58,6 +58,7 @@ static bool fail_dnn(const struct dnn *dnn, cudnnStatus_t status, const struct d
 {
     char text[640];
 
+    (void)cudaGetLastError(); /* where others take over, their launch would find it */
     describe_status(dnn->dnn, status, text, sizeof text);
     return error_set(err, ERROR_BACKEND, "cuDNN: %s: %s failed: %s", call->text, step, text);
 }

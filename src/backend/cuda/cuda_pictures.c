@@ -42,10 +42,15 @@ static void convolve(struct stream *stream, const struct conv_part *part,
     struct error err;
 
     if (stream->dnn && cuda_device.f != DTYPE_F32 && part->x.dim[3] % FILTER_CHANNEL_STEP == 0 &&
-        part->out.dim[3] % FILTER_CHANNEL_STEP == 0 &&
-        dnn_conv(stream->dnn, stream_now(stream), stream_workspace(stream), WORKSPACE_BYTES, &conv,
-                 &err))
-        return;
+        part->out.dim[3] % FILTER_CHANNEL_STEP == 0) {
+        if (dnn_conv(stream->dnn, stream_now(stream), stream_workspace(stream), WORKSPACE_BYTES,
+                     &conv, &err))
+            return;
+        if (err.code == ERROR_NO_MEMORY) { /* or a picture would depend on what memory is free */
+            stream_fail(stream, err.code, "%s", err.message);
+            return;
+        }
+    }
     stream_check(stream, kernel_conv(stream_now(stream), &own), "convolution");
 }
 

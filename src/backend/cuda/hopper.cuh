@@ -21,9 +21,12 @@ template <class kernel_type> bool has_body(int *known, kernel_type kernel)
     cudaFuncAttributes attributes;
 
     if (*known < 0) {
-        *known = cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess &&
-                 attributes.numRegs > 32;
+        cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
+
         (void)cudaGetLastError(); /* no code at all is an answer, not a fault */
+        if (status == cudaErrorMemoryAllocation) /* kernels are loaded now: asked again then */
+            return false;
+        *known = status == cudaSuccess && attributes.numRegs > 32;
     }
     return *known;
 }
