@@ -8,7 +8,8 @@ set(faulty_folder ${PROJECT_BINARY_DIR}/tests/device)
 set(c_calls malloc calloc reallocarray strdup strndup asprintf realpath)
 set(runtime_calls
   cudaMalloc cudaMallocAsync cudaMallocHost cudaMallocManaged cudaHostAlloc
-  cudaStreamCreateWithFlags cudaEventCreate cudaEventCreateWithFlags cudaGraphInstantiate
+  cudaStreamCreateWithFlags cudaStreamCreateWithPriority cudaEventCreate cudaEventCreateWithFlags
+  cudaGraphInstantiate
   __cudaLaunchKernel cudaLaunchKernelExC cudaGraphLaunch cudaFuncSetAttribute
   cudaStreamBeginCapture cudaStreamEndCapture cudaStreamIsCapturing
   cudaStreamSynchronize cudaStreamWaitEvent cudaEventRecord cudaEventSynchronize

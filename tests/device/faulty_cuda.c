@@ -137,6 +137,8 @@ WRAP(take_pinned, cudaHostAlloc, (void **memory, size_t bytes, unsigned flags),
      (memory, bytes, flags))
 WRAP(take_memory, cudaStreamCreateWithFlags, (cudaStream_t * stream, unsigned flags),
      (stream, flags))
+WRAP(take_memory, cudaStreamCreateWithPriority,
+     (cudaStream_t * stream, unsigned flags, int priority), (stream, flags, priority))
 WRAP(take_memory, cudaEventCreate, (cudaEvent_t * event), (event))
 WRAP(take_memory, cudaEventCreateWithFlags, (cudaEvent_t * event, unsigned flags), (event, flags))
 WRAP(take_memory, cudaGraphInstantiate,

@@ -301,7 +301,7 @@ static bool write_records(const struct choice_file *file, struct error *err)
     bool ok;
 
     if (!bytes)
-        return error_set(err, ERROR_NO_MEMORY, "keeping choices");
+        return error_set(err, ERROR_NO_MEMORY, "no memory for keeping choices");
     ok = file_writer_create(&writer, file->path, err);
     if (ok && !(file_writer_keep_private(writer, err) &&
                 file_writer_append(writer, bytes, file->bytes, err))) {
@@ -356,7 +356,7 @@ bool choice_file_create(struct choice_file **out, const char *folder, const char
     size_t size = strlen(identity);
 
     if (!file)
-        return error_set(err, ERROR_NO_MEMORY, "choices");
+        return error_set(err, ERROR_NO_MEMORY, "no memory for choices");
     file->identity = strndup(identity, CHOICE_PART_BYTES_MAX);
     if (!file->identity)
         goto fail;
@@ -373,7 +373,7 @@ bool choice_file_create(struct choice_file **out, const char *folder, const char
 
 fail:
     choice_file_destroy(file);
-    return error_set(err, ERROR_NO_MEMORY, "choices");
+    return error_set(err, ERROR_NO_MEMORY, "no memory for choices");
 }
 
 void choice_file_destroy(struct choice_file *file)

@@ -37,7 +37,7 @@ struct attention_cache {
 bool attention_cache_create(struct attention_cache **out, struct error *err)
 {
     *out = calloc(1, sizeof **out);
-    return *out || error_set(err, ERROR_NO_MEMORY, "attention");
+    return *out || error_set(err, ERROR_NO_MEMORY, "no memory for attention");
 }
 
 void attention_cache_destroy(struct attention_cache *cache)

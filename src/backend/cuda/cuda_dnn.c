@@ -427,7 +427,7 @@ static struct plan *plan_make(struct dnn *dnn, const struct dnn_call *call, stru
     struct plan *plan = calloc(1, sizeof *plan);
 
     if (!plan) {
-        error_set(err, ERROR_NO_MEMORY, "a plan of cuDNN");
+        error_set(err, ERROR_NO_MEMORY, "no memory for a plan of cuDNN");
         return NULL;
     }
     plan->key = call->key;
@@ -528,7 +528,7 @@ bool dnn_create(struct dnn **out, const struct cuda_libraries *libraries,
         return error_set(err, ERROR_BACKEND, "cuDNN is not installed");
     dnn = calloc(1, sizeof *dnn);
     if (!dnn)
-        return error_set(err, ERROR_NO_MEMORY, "cuDNN");
+        return error_set(err, ERROR_NO_MEMORY, "no memory for cuDNN");
     dnn->dnn = &libraries->dnn;
     dnn->choices = choices;
     status = dnn->dnn->cudnnCreate(&dnn->handle);

@@ -31,7 +31,7 @@ struct product_cache {
 bool product_cache_create(struct product_cache **out, struct error *err)
 {
     *out = calloc(1, sizeof **out);
-    return *out || error_set(err, ERROR_NO_MEMORY, "products");
+    return *out || error_set(err, ERROR_NO_MEMORY, "no memory for products");
 }
 
 void product_cache_destroy(struct product_cache *cache)
@@ -353,7 +353,7 @@ static const struct chosen *choice_for(struct stream *stream, const struct descr
 
         grown = reallocarray(cache->entries, capacity, sizeof *grown);
         if (!grown) {
-            stream_fail(stream, ERROR_NO_MEMORY, "products");
+            stream_fail(stream, ERROR_NO_MEMORY, "no memory for products");
             return NULL;
         }
         cache->entries = grown;

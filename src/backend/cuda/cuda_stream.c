@@ -93,7 +93,7 @@ bool cuda_stream_create(struct stream **out, const struct backend_ops *ops,
 
     (void)ops;
     if (!stream)
-        return error_set(err, ERROR_NO_MEMORY, "stream");
+        return error_set(err, ERROR_NO_MEMORY, "no memory for a stream");
     stream->cancel = options->cancel;
     cudaSetDevice(cuda_device.index);
     if (!create_branches(stream, err))

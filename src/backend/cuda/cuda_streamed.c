@@ -95,7 +95,7 @@ static bool plan(struct streamed_weights *streamed, const struct weight_request 
     streamed->groups = calloc(group_count + 1, sizeof *streamed->groups);
     streamed->entries = calloc(count + 1, sizeof *streamed->entries);
     if (!streamed->groups || !streamed->entries)
-        return error_set(err, ERROR_NO_MEMORY, "streamed weights");
+        return error_set(err, ERROR_NO_MEMORY, "no memory for streamed weights");
     streamed->group_count = group_count;
     streamed->now = unknown;
     cuda_weights_stream_bytes(requests, group_end, group_count, &device, &host);
@@ -219,7 +219,7 @@ static bool prepare(struct streamed_weights *streamed, const struct weight_reque
     bool ok;
 
     if (!preparation.hosts)
-        return error_set(err, ERROR_NO_MEMORY, "streamed weights");
+        return error_set(err, ERROR_NO_MEMORY, "no memory for streamed weights");
     preparation.staging_bytes = place_entries(streamed, requests, preparation.hosts);
     if (preparation.staging_bytes > 0)
         work.threads_max =
@@ -237,7 +237,7 @@ bool cuda_weights_stream(struct stream *stream, struct streamed_weights **out,
     struct streamed_weights *streamed = calloc(1, sizeof *streamed);
 
     if (!streamed)
-        return error_set(err, ERROR_NO_MEMORY, "streamed weights");
+        return error_set(err, ERROR_NO_MEMORY, "no memory for streamed weights");
     if (!plan(streamed, requests, group_end, group_count, err) || !take_memory(streamed, err) ||
         !create_events(streamed, err) ||
         !prepare(streamed, requests, group_count > 0 ? group_end[group_count - 1] : 0, err)) {
@@ -329,7 +329,7 @@ static void enter_slot(struct stream *stream, struct streamed_weights *streamed,
 
         shift(&copy.weight, (size_t)slot * streamed->slot_bytes);
         if (!weight_table_find(table, &copy.key) && !weight_table_add(table, &copy))
-            stream_fail(stream, ERROR_NO_MEMORY, "streamed weights");
+            stream_fail(stream, ERROR_NO_MEMORY, "no memory for streamed weights");
     }
 }
 

@@ -18,7 +18,7 @@ bool weight_table_init(struct weight_table *table, struct error *err)
 {
     *table = (struct weight_table){.capacity = CAPACITY_FIRST};
     table->slots = calloc(table->capacity, sizeof *table->slots);
-    return table->slots || error_set(err, ERROR_NO_MEMORY, "weights");
+    return table->slots || error_set(err, ERROR_NO_MEMORY, "no memory for weights");
 }
 
 void weight_table_finish(struct weight_table *table)

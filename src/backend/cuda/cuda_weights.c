@@ -22,7 +22,7 @@ bool weight_store_create(struct weight_store **out, struct error *err)
     struct weight_store *store = calloc(1, sizeof *store);
 
     if (!store)
-        return error_set(err, ERROR_NO_MEMORY, "weights");
+        return error_set(err, ERROR_NO_MEMORY, "no memory for weights");
     if (!weight_table_init(&store->table, err) || !uploader_init(&store->uploader, err)) {
         weight_table_finish(&store->table);
         free(store);
@@ -122,7 +122,7 @@ bool cuda_weights_hold(struct stream *stream, struct held_weights **out,
     cudaError_t status;
 
     if (!held || !places) {
-        error_set(err, ERROR_NO_MEMORY, "weights");
+        error_set(err, ERROR_NO_MEMORY, "no memory for weights");
         goto fail;
     }
     status = cudaMalloc((void **)&held->block, bytes + WEIGHT_ALIGN);
@@ -140,7 +140,7 @@ bool cuda_weights_hold(struct stream *stream, struct held_weights **out,
     if (!enter_all(&stream->weights->table, held, requests, places, count)) {
         cuda_weights_drop(stream, held);
         free(places);
-        return error_set(err, ERROR_NO_MEMORY, "weights");
+        return error_set(err, ERROR_NO_MEMORY, "no memory for weights");
     }
     free(places);
     *out = held;
@@ -178,7 +178,7 @@ static bool keep(struct stream *stream, const struct copy_key *key,
     if (!uploader_wait(&stream->weights->uploader, &err)) {
         stream_fail(stream, err.code, "%s", err.message);
     } else if (!weight_table_add(&stream->weights->table, &copy)) {
-        stream_fail(stream, ERROR_NO_MEMORY, "weights");
+        stream_fail(stream, ERROR_NO_MEMORY, "no memory for weights");
     } else {
         return true;
     }
