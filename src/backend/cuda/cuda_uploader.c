@@ -200,9 +200,10 @@ struct upload_run {
     struct error failure; /* under lock, the first */
 };
 
-static void *run_uploader(void *context)
+/* A thread that has no room for its buffers leaves its share to others, unless it is the one that
+ * called. */
+static void upload_share(struct upload_run *run, bool is_caller)
 {
-    struct upload_run *run = context;
     const struct upload_work *work = run->work;
     int thread = atomic_fetch_add(&run->next_thread, 1);
     struct uploader uploader;
@@ -211,6 +212,8 @@ static void *run_uploader(void *context)
 
     cudaSetDevice(cuda_device.index);
     ok = uploader_init(&uploader, &err);
+    if (!ok && !is_caller && err.code == ERROR_NO_MEMORY)
+        return;
     while (ok) {
         size_t index = atomic_fetch_add(&run->next_index, 1);
 
@@ -229,6 +232,11 @@ static void *run_uploader(void *context)
             run->failure = err;
         pthread_mutex_unlock(&run->lock);
     }
+}
+
+static void *help_to_upload(void *run)
+{
+    upload_share(run, false);
     return NULL;
 }
 
@@ -244,9 +252,9 @@ bool uploaders_run(const struct upload_work *work, struct error *err)
         wanted = work->threads_max;
     pthread_mutex_init(&run.lock, NULL);
     for (; started < wanted - 1; started++)
-        if (pthread_create(&threads[started], NULL, run_uploader, &run) != 0)
+        if (pthread_create(&threads[started], NULL, help_to_upload, &run) != 0)
             break;
-    run_uploader(&run);
+    upload_share(&run, true);
     for (int i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
     pthread_mutex_destroy(&run.lock);
