@@ -111,6 +111,20 @@ static void layout(struct description *d, cublasLtMatrixLayout_t *out, cudaDataT
         d->is_good = false;
 }
 
+static void repeat(struct description *d, cublasLtMatrixLayout_t layout, int64_t samples,
+                   int64_t stride)
+{
+    const struct blas_functions *blas = &cuda_device.libraries.blas;
+    const int32_t count = (int32_t)samples;
+
+    if (d->is_good && samples > 1 &&
+        (blas->cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                                sizeof count) != CUBLAS_STATUS_SUCCESS ||
+         blas->cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                                &stride, sizeof stride) != CUBLAS_STATUS_SUCCESS))
+        d->is_good = false;
+}
+
 static struct description describe(const struct product *product)
 {
     const struct product_key *key = &product->key;
@@ -138,6 +152,9 @@ static struct description describe(const struct product *product)
         layout(&d, &d.a, data_type(key->type), key->k, key->n, key->w_stride);
     layout(&d, &d.b, data_type(key->type), key->k, key->m, key->x_stride);
     layout(&d, &d.out, data_type(key->out_type), key->n, key->m, key->out_stride);
+    repeat(&d, d.a, key->samples, 0);
+    repeat(&d, d.b, key->samples, key->x_sample);
+    repeat(&d, d.out, key->samples, key->out_sample);
     return d;
 }
 

@@ -4,9 +4,11 @@
 
 #include "backend/cuda/cuda_stream.h"
 
-/* Everything that an algorithm is chosen for. Compared as bytes: no holes, zeroed first. */
+/* Everything that an algorithm is chosen for. Compared as bytes: no holes, zeroed first. M rows of
+ * each sample: x and out of one lie x_sample and out_sample elements after those of another. */
 struct product_key {
     int64_t m, n, k, x_stride, w_stride, out_stride;
+    int64_t samples, x_sample, out_sample; /* 1, 0, 0: all rows lie evenly */
     int32_t type, out_type, is_outer, w_is_turned, bias_type, x_align, w_align, out_align;
     int32_t adds, with_gelu; /* adds: out += instead of out = */
 };

@@ -19,12 +19,17 @@ static int32_t alignment_of(const void *address, int64_t stride, size_t element)
 
 /* --- One product --- */
 
-static void run_own(struct stream *stream, const struct product *product)
+static void *moved(const void *base, int64_t elements, int32_t type)
+{
+    return (char *)(uintptr_t)base + elements * (int64_t)view_type_size((enum view_type)type);
+}
+
+static void run_own(struct stream *stream, const struct product *product, int64_t sample)
 {
     const struct product_key *key = &product->key;
     struct kernel_product own = {
-        .out = product->out,
-        .x = product->x,
+        .out = moved(product->out, sample * key->out_sample, key->out_type),
+        .x = moved(product->x, sample * key->x_sample, key->type),
         .w = product->w,
         .bias = product->bias,
         .m = key->m,
@@ -50,8 +55,8 @@ static void run_product(struct stream *stream, const struct product *product)
     /* In f32, for checking other types against, sums are in one order whatever the shape. */
     bool is_done = product->key.type != VIEW_F32 && cuda_matmul(stream, product);
 
-    if (!is_done && !stream->has_failed)
-        run_own(stream, product);
+    for (int64_t i = 0; !is_done && !stream->has_failed && i < product->key.samples; i++)
+        run_own(stream, product, i);
 }
 
 void cuda_plain_product(struct stream *stream, const struct plain_product *plain)
@@ -66,6 +71,7 @@ void cuda_plain_product(struct stream *stream, const struct plain_product *plain
         .m = plain->m,
         .n = plain->n,
         .k = plain->k,
+        .samples = 1,
         .x_stride = plain->x_stride,
         .w_stride = plain->w_stride,
         .out_stride = plain->out_stride,
@@ -85,21 +91,38 @@ void cuda_plain_product(struct stream *stream, const struct plain_product *plain
 
 /* --- Linear layers --- */
 
-/* Rows that lie evenly: `count` of them, `stride` elements apart. */
+/* Rows that lie evenly, `count` of them, `stride` elements apart; or so in each sample. */
 struct even_rows {
     int64_t count, stride;
+    int64_t samples, sample_stride;
 };
 
-static bool rows_are_even(struct even_rows *rows, const struct tensor *tensor)
+/* Of the axes from `first` on. */
+static bool rows_are_even_from(int first, struct even_rows *rows, const struct tensor *tensor)
 {
     int last = tensor->rank - 1;
 
-    *rows = (struct even_rows){1, last > 0 ? tensor->stride[last - 1] : tensor->dim[last]};
-    for (int i = last - 1; i >= 0; i--) {
+    *rows = (struct even_rows){1, last > 0 ? tensor->stride[last - 1] : tensor->dim[last], 1, 0};
+    for (int i = last - 1; i >= first; i--) {
         if (tensor->dim[i] != 1 && tensor->stride[i] != rows->stride * rows->count)
             return false;
         rows->count *= tensor->dim[i];
     }
+    return true;
+}
+
+static bool rows_are_even(struct even_rows *rows, const struct tensor *tensor)
+{
+    return rows_are_even_from(0, rows, tensor);
+}
+
+/* The first axis is the samples'. */
+static bool rows_are_even_in_samples(struct even_rows *rows, const struct tensor *tensor)
+{
+    if (tensor->rank < 3 || !rows_are_even_from(1, rows, tensor))
+        return false;
+    rows->samples = tensor->dim[0];
+    rows->sample_stride = tensor->stride[0];
     return true;
 }
 
@@ -148,15 +171,18 @@ static void multiply_rows(struct stream *stream, const struct tensor *out,
         .x_stride = x_rows.stride,
         .w_stride = weight->k,
         .out_stride = out_rows.stride,
+        .samples = x_rows.samples,
+        .x_sample = x_rows.sample_stride,
+        .out_sample = out_rows.sample_stride,
         .type = view_type_of(x->dtype),
         .out_type = view_type_of(out->dtype),
         .is_outer = is_8_bit,
         .bias_type = weight->bias ? (int32_t)view_type_of(out->dtype) : -1,
         .adds = finish == FINISH_ADD,
         .with_gelu = finish == FINISH_GELU,
-        .x_align = alignment_of(x->data, x_rows.stride, in),
+        .x_align = alignment_of(x->data, x_rows.stride | x_rows.sample_stride, in),
         .w_align = alignment_of(w, weight->k, in),
-        .out_align = alignment_of(product.out, out_rows.stride, element),
+        .out_align = alignment_of(product.out, out_rows.stride | out_rows.sample_stride, element),
     };
     if (is_8_bit && cuda_device.capability != 90) {
         /* Only Hopper takes factors of rows and columns; elsewhere they follow the product. */
@@ -230,8 +256,12 @@ static void multiply_tensors(struct stream *stream, const struct tensor *out,
                              enum finish finish)
 {
     struct even_rows out_rows, x_rows;
+    bool is_8_bit =
+        x->dtype == DTYPE_F8_E4M3; /* whose rows' factors would have to lie evenly, too */
 
-    if (!rows_are_even(&out_rows, out) || !rows_are_even(&x_rows, x)) {
+    if ((!rows_are_even(&out_rows, out) || !rows_are_even(&x_rows, x)) &&
+        (is_8_bit || !rows_are_even_in_samples(&out_rows, out) ||
+         !rows_are_even_in_samples(&x_rows, x))) {
         for (int64_t i = 0; i < x->dim[0]; i++) {
             struct tensor out_part = sample_of(out, i), x_part = sample_of(x, i);
 
