@@ -117,6 +117,16 @@ static void mark_running(struct hub *hub, struct hub_worker *worker, struct hub_
     hub_publish(hub, EVENT_JOB_STARTED, job, 0);
 }
 
+/* What has come is drawn anew, what was left out is not. */
+static void fill_pictures(struct hub_job *job, bool is_skipped[JOB_COUNT_MAX])
+{
+    for (int i = 0; i < JOB_COUNT_MAX; i++) {
+        is_skipped[i] = job->drawing[i] == PICTURE_IS_LEFT_OUT;
+        if (!is_skipped[i])
+            job->drawing[i] = PICTURE_AHEAD;
+    }
+}
+
 static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job *job,
                      const struct job_spec *spec)
 {
@@ -126,6 +136,7 @@ static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job 
 
     job->is_watched = hub_has_watcher(hub, job);
     message.is_watched = job->is_watched;
+    fill_pictures(job, message.is_skipped);
     for (int i = 0; i < HUB_BATCH_MAX; i++) {
         if (worker->slots[i].job == job)
             message.ticket = worker->slots[i].ticket;

@@ -368,15 +368,27 @@ bool hub_cancel(struct hub *hub, const char *id, const char *owner, struct job_v
     return true;
 }
 
+/* The first that has not come: the one that is shown while it is drawn. */
+static int32_t first_ahead(const struct hub_job *job)
+{
+    int32_t image = 0;
+
+    while (image < JOB_COUNT_MAX && job->drawing[image] != PICTURE_AHEAD)
+        image++;
+    return image;
+}
+
 static void skip_one(struct hub *hub, struct hub_call *call)
 {
     struct cancelling *cancelling = (struct cancelling *)call;
     struct hub_job *job = hub_job_find_locked(hub, cancelling->id, cancelling->owner);
     struct hub_worker *worker = job ? job->worker : NULL;
+    int32_t image = worker ? first_ahead(job) : JOB_COUNT_MAX;
 
-    for (int i = 0; worker && i < HUB_BATCH_MAX; i++)
-        if (worker->slots[i].job == job)
-            hub_worker_tell(hub, worker, MESSAGE_SKIP, worker->slots[i].ticket);
+    if (image < JOB_COUNT_MAX) {
+        job->drawing[image] = PICTURE_IS_LEFT_OUT;
+        hub_worker_skip(hub, worker, job, image);
+    }
     hub_complete(hub, call);
 }
 

@@ -181,6 +181,7 @@ static bool take_picture(struct hub *hub, struct hub_worker *worker, struct reco
     slot = hub_worker_slot(worker, picture.ticket);
     if (!slot || !slot->job)
         return true;
+    slot->job->drawing[picture.image] = PICTURE_HAS_COME; /* also if its skip crossed it */
     bytes = read_bytes(fd, size);
     if (bytes)
         hub_keep_picture(hub, slot->job, &picture, bytes, size);

@@ -26,6 +26,9 @@ struct hub_worker;
 /* What a job still owes the store: done at once, and again each second while the disk fails. */
 enum hub_owed { OWED_NOTHING, OWED_FINISH, OWED_FAIL, OWED_CANCEL, OWED_REQUEUE, OWED_PUT_BACK };
 
+/* A picture in an attempt at its job. One that is left out stays so in the next attempt. */
+enum hub_picture { PICTURE_AHEAD, PICTURE_HAS_COME, PICTURE_IS_LEFT_OUT };
+
 struct hub_job {
     struct hub_job *next_in_bucket;
     struct hub_job *next, *previous; /* while queued: of the owner's; when ended: of the recent */
@@ -43,6 +46,7 @@ struct hub_job {
     char *error_message, *parameters, *result; /* texts; NULL: none */
     struct store_picture *pictures;
     int32_t picture_count;
+    enum hub_picture drawing[JOB_COUNT_MAX]; /* the hub's thread alone */
 
     struct hub_worker *worker; /* while running; NULL: its worker is gone */
     double share_started;      /* hub_worker.share at the start */
@@ -309,6 +313,8 @@ MUST_CHECK bool hub_worker_send(struct hub *hub, struct hub_worker *worker, uint
 /* Asks epoll to say when more can be sent, where something waits. */
 void hub_worker_sent(struct hub *hub, struct hub_worker *worker);
 void hub_worker_tell(struct hub *hub, struct hub_worker *worker, uint32_t type, uint64_t ticket);
+void hub_worker_skip(struct hub *hub, struct hub_worker *worker, const struct hub_job *job,
+                     int32_t image);
 void hub_worker_share(struct hub_worker *worker, double now); /* before slots change */
 struct hub_slot *hub_worker_slot(struct hub_worker *worker, uint64_t ticket);
 void hub_free_slot(struct hub *hub, struct hub_worker *worker, struct hub_slot *slot);

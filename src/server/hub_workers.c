@@ -292,6 +292,22 @@ void hub_worker_tell(struct hub *hub, struct hub_worker *worker, uint32_t type, 
         hub_mourn_worker(hub, worker, "deaf");
 }
 
+void hub_worker_skip(struct hub *hub, struct hub_worker *worker, const struct hub_job *job,
+                     int32_t image)
+{
+    for (int i = 0; i < HUB_BATCH_MAX; i++) {
+        struct skip_message skip = {.ticket = worker->slots[i].ticket, .image = image};
+        struct record_writer record = {0};
+
+        if (worker->slots[i].job != job)
+            continue;
+        skip_message_write(&record, &skip);
+        if (!hub_worker_send(hub, worker, MESSAGE_SKIP, &record))
+            hub_mourn_worker(hub, worker, "deaf");
+        return;
+    }
+}
+
 /* --- Places --- */
 
 void hub_worker_share(struct hub_worker *worker, double now)

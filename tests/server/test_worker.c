@@ -184,15 +184,30 @@ static void send_record(struct front *front, enum message_type type, struct reco
     record_writer_finish(record);
 }
 
+static void send_message(struct front *front, const struct job_message *message)
+{
+    struct record_writer record = {0};
+
+    job_message_write(&record, message);
+    send_record(front, MESSAGE_JOB, &record);
+}
+
 static void send_job(struct front *front, uint64_t ticket, const struct job_spec *spec,
                      bool is_watched)
 {
     const struct job_message message = {
         .ticket = ticket, .is_watched = is_watched, .attempt = 1, .spec = *spec};
+
+    send_message(front, &message);
+}
+
+static void send_skip(struct front *front, uint64_t ticket, int image)
+{
+    const struct skip_message message = {.ticket = ticket, .image = image};
     struct record_writer record = {0};
 
-    job_message_write(&record, &message);
-    send_record(front, MESSAGE_JOB, &record);
+    skip_message_write(&record, &message);
+    send_record(front, MESSAGE_SKIP, &record);
 }
 
 static void send_ticket(struct front *front, enum message_type type, uint64_t ticket)
@@ -578,12 +593,23 @@ static void cancelled_jobs_leave(void **state)
     assert_int_equal(end_of(front), 0);
 }
 
+/* It is done, and has all its pictures but one. */
+static void expect_without(const struct outcome *outcome, const struct job_spec *spec, int left_out)
+{
+    assert_true(outcome->is_done);
+    assert_int_equal(outcome->done.pictures_skipped, 1);
+    assert_int_equal(outcome->picture_count, spec->count - 1);
+    assert_null(outcome->bytes[left_out]);
+    for (int i = 0; i < spec->count; i++)
+        if (i != left_out)
+            expect_as_alone(outcome, spec, i, NULL, NULL);
+}
+
 static void skipped_pictures_are_left_out_and_the_others_go_on(void **state)
 {
     struct front *front = start_worker(2);
     struct job_spec three = spec_of("a red apple", 1000, 1), single = spec_of("a pear", 1000, 2);
     struct job_spec shorter = spec_of("a bird", 30, 3);
-    int left = 0;
 
     (void)state;
     three.count = 3;
@@ -591,27 +617,61 @@ static void skipped_pictures_are_left_out_and_the_others_go_on(void **state)
     while (front->outcome[0].steps_seen == 0)
         assert_true(listen_once(front));
     for (int i = 0; i < 3; i++) /* two that are drawn, and one that waits for a place */
-        send_ticket(front, MESSAGE_SKIP, 0);
-    send_ticket(front, MESSAGE_SKIP, 3); /* nobody's */
+        send_skip(front, 0, i);
+    send_skip(front, 0, 3); /* there is none */
+    send_skip(front, 3, 0); /* nobody's */
     listen_until_ended(front, 1);
     expect_cancelled(&front->outcome[0]);
     send_job(front, 1, &single, false);
-    send_ticket(front, MESSAGE_SKIP, 1);
+    send_skip(front, 1, 0);
     listen_until_ended(front, 2);
     expect_cancelled(&front->outcome[1]);
     shorter.count = 3;
     send_job(front, 2, &shorter, false);
-    send_ticket(front, MESSAGE_SKIP, 2);
+    send_skip(front, 2, 1);
     listen_until_ended(front, 3);
-    assert_true(front->outcome[2].is_done);
-    assert_int_equal(front->outcome[2].done.pictures_skipped, 1);
-    assert_int_equal(front->outcome[2].picture_count, 2);
+    expect_without(&front->outcome[2], &shorter, 1);
+    assert_int_equal(end_of(front), 0);
+}
+
+static void what_was_skipped_before_is_left_out_from_the_start(void **state)
+{
+    struct front *front = start_worker(2);
+    struct job_spec spec = spec_of("a bird", 3, 3);
+    struct job_message message = {.ticket = 0, .attempt = 2};
+
+    (void)state;
+    spec.count = 3;
+    message.spec = spec;
+    message.is_skipped[1] = true;
+    send_message(front, &message);
+    listen_until_ended(front, 1);
+    expect_without(&front->outcome[0], &spec, 1);
+    message.ticket = 1;
     for (int i = 0; i < 3; i++)
-        if (front->outcome[2].bytes[i])
-            expect_as_alone(&front->outcome[2], &shorter, i, NULL, NULL);
-        else
-            left++;
-    assert_int_equal(left, 1);
+        message.is_skipped[i] = true;
+    send_message(front, &message);
+    listen_until_ended(front, 2);
+    expect_cancelled(&front->outcome[1]);
+    assert_int_equal(front->outcome[1].progress_count, 0);
+    assert_int_equal(end_of(front), 0);
+}
+
+static void what_is_done_is_not_skipped(void **state)
+{
+    struct front *front = start_worker(1);
+    struct job_spec spec = spec_of("a bird", 30, 3);
+
+    (void)state;
+    spec.count = 2;
+    send_job(front, 0, &spec, false);
+    while (front->outcome[0].picture_count == 0)
+        assert_true(listen_once(front));
+    send_skip(front, 0, 0);
+    listen_until_ended(front, 1);
+    assert_int_equal(front->outcome[0].done.pictures_skipped, 0);
+    for (int i = 0; i < 2; i++)
+        expect_as_alone(&front->outcome[0], &spec, i, NULL, NULL);
     assert_int_equal(end_of(front), 0);
 }
 
@@ -628,8 +688,8 @@ static void skipping_stops_a_picture_that_is_drawn_alone(void **state)
     send_job(front, 0, &spec, false);
     while (front->outcome[0].steps_seen == 0)
         assert_true(listen_once(front));
-    send_ticket(front, MESSAGE_SKIP, 0);
-    send_ticket(front, MESSAGE_SKIP, 0);
+    send_skip(front, 0, 1);
+    send_skip(front, 0, 0);
     listen_until_ended(front, 1);
     expect_cancelled(&front->outcome[0]);
     assert_int_equal(end_of(front), 0);
@@ -1078,6 +1138,8 @@ int main(void)
         cmocka_unit_test(another_shape_is_not_overtaken),
         cmocka_unit_test(cancelled_jobs_leave),
         cmocka_unit_test(skipped_pictures_are_left_out_and_the_others_go_on),
+        cmocka_unit_test(what_was_skipped_before_is_left_out_from_the_start),
+        cmocka_unit_test(what_is_done_is_not_skipped),
         cmocka_unit_test(pictures_are_enlarged_with_their_texts),
         cmocka_unit_test_setup(skipping_stops_a_picture_that_is_drawn_alone, clear_fault),
         cmocka_unit_test(estimates_draw_nothing),
