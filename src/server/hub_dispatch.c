@@ -145,7 +145,7 @@ static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job 
     if (record.has_failed) {
         record_writer_finish(&record);
         hub_free_slot(hub, worker, hub_worker_slot(worker, message.ticket));
-        hub_owe(hub, job, OWED_FAIL, "internal", strdup("the job is too large to be handed over"));
+        hub_owe_failure(hub, job, FAULT_INTERNAL, strdup("the job is too large to be handed over"));
     } else if (!hub_worker_send(hub, worker, MESSAGE_JOB, &record)) {
         hub_mourn_worker(hub, worker, "deaf"); /* the job goes back with the others */
     }
@@ -164,7 +164,7 @@ static bool start_job(struct hub *hub, struct hub_worker *worker, struct hub_job
     if (!hub_note_store(hub, load_spec(hub, job, &spec, &is_whole, &problem, &err), &err))
         return false;
     if (!is_whole) {
-        hub_owe(hub, job, OWED_FAIL, "internal", strdup(problem.message));
+        hub_owe_failure(hub, job, FAULT_INTERNAL, strdup(problem.message));
         return job->owed == OWED_NOTHING;
     }
     snprintf(name, sizeof name, "worker %u", worker->index);
@@ -180,7 +180,7 @@ static bool start_job(struct hub *hub, struct hub_worker *worker, struct hub_job
         send_job(hub, worker, job, &spec);
     } else {
         /* It is not queued in the store: owing it a failure makes memory follow the store. */
-        hub_owe(hub, job, OWED_FAIL, "lost", NULL);
+        hub_owe_failure(hub, job, FAULT_LOST, NULL);
     }
     job_spec_finish(&spec);
     return true;

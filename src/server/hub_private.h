@@ -16,6 +16,7 @@
 
 #include "server/hub.h"
 #include "server/limits.h"
+#include "server/reasons.h"
 #include "wire/channel.h"
 
 #define HUB_BUCKETS 4096
@@ -55,8 +56,8 @@ struct hub_job {
     bool was_too_large; /* its worker ran out of memory: it is drawn in as little as can be */
 
     enum hub_owed owed;
-    char owed_code[32];
-    char *owed_text; /* of FAIL the message, of FINISH the result */
+    enum fault fault; /* of FAIL */
+    char *owed_text;  /* of FAIL the message, of FINISH the result */
 };
 
 struct hub_owner {
@@ -265,13 +266,13 @@ void hub_queue_destroy(struct hub_queue *queue);
 /* --- hub_lives.c: how jobs end --- */
 
 /* Sets what the job owes and settles it; takes `text`, NULL is fine. */
-void hub_owe(struct hub *hub, struct hub_job *job, enum hub_owed owed, const char *code,
-             char *text);
+void hub_owe(struct hub *hub, struct hub_job *job, enum hub_owed owed, char *text);
+void hub_owe_failure(struct hub *hub, struct hub_job *job, enum fault fault, char *message);
 /* Pays what the job owes, if that can be; the job may be gone after this. */
 void hub_settle(struct hub *hub, struct hub_job *job);
 void hub_settle_all(struct hub *hub);
 /* The job fails; its place stays taken until the worker heard of it. */
-void hub_give_up(struct hub *hub, struct hub_job *job, const char *code, const char *message);
+void hub_give_up(struct hub *hub, struct hub_job *job, enum fault fault, const char *message);
 void hub_expire(struct hub *hub, double now);
 /* Tells the worker to stop drawing it; its place stays taken until the worker answers. */
 void hub_leave_worker(struct hub *hub, struct hub_job *job, bool tell);
