@@ -3,6 +3,7 @@
 #include "support/pictures.h"
 #include "support/png_alpha.h"
 #include "support/support.h"
+#include "support/test_model.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,6 @@
 
 #include "base/version.h"
 #include "pipeline/pipeline_batch.h"
-#include "random_model.h"
 #include "server/a1111_response.h"
 #include "wire/channel.h"
 #include "worker/worker.h"
@@ -31,15 +31,9 @@ static const char *model;
 
 static int write_model(void **state)
 {
-    struct random_model_options options;
-
     (void)state;
-    assert_true(random_model_preset(&options, "tiny"));
-    options.output = model = test_path("model");
-    options.layout = RANDOM_MODEL_DIFFUSERS;
-    options.dtype = DTYPE_F16;
-    options.seed = 3;
-    return random_model_write(&options, NULL) ? 0 : -1;
+    model = test_model();
+    return 0;
 }
 
 /* --- Faults of the pipeline, chosen before the worker is started --- */
