@@ -11,6 +11,7 @@
 #include "cli/bench_report.h"
 #include "cli/commands.h"
 #include "cli/json_output.h"
+#include "cli/opened_model.h"
 #include "cli/progress.h"
 #include "cli/prompt_text.h"
 #include "cli/report.h"
@@ -29,13 +30,10 @@ struct bench {
     struct bench_settings settings;
     const atomic_bool *cancel;
     char *prompt, *negative_prompt; /* NULL where not given */
-    char *model_name;               /* clean */
     json_t *before_json;
     struct bench_report before; /* if before_json */
     struct file_writer *writer; /* of --json-file; NULL: no file */
-    struct pipeline *pipeline;
-    struct found_model found;
-    struct pipeline_info info;
+    struct opened_model model;
     struct pipeline_request request;
     struct progress *progress;
 
@@ -65,23 +63,14 @@ static bool gather(struct bench *bench, struct error *err)
             file_writer_create(&bench->writer, settings->json, err));
 }
 
-static bool open_pipeline(struct bench *bench, struct error *err)
+static bool open_model(struct bench *bench, struct error *err)
 {
     const struct bench_settings *settings = &bench->settings;
-    struct pipeline_options options = engine_pipeline_options(&settings->engine, MEMORY_ALL);
-    double started = seconds_now();
 
-    options.images_at_once = settings->batch;
-    if (!engine_find_model(&bench->found, &settings->engine, err))
+    if (!opened_model_open(&bench->model, &settings->engine, MEMORY_ALL, settings->batch, err))
         return false;
-    options.model = bench->found.path;
-    options.model_name = bench->found.name;
-    if (!pipeline_create(&bench->pipeline, &options, err))
-        return false;
-    bench->report.figures[BENCH_OPEN].median = seconds_now() - started;
-    pipeline_info(bench->pipeline, &bench->info);
-    bench->model_name = report_clean(bench->info.model_name);
-    return bench->model_name || error_set(err, ERROR_NO_MEMORY, "name of the model");
+    bench->report.figures[BENCH_OPEN].median = bench->model.seconds;
+    return true;
 }
 
 static void build_request(struct bench *bench)
@@ -89,17 +78,10 @@ static void build_request(struct bench *bench)
     const struct bench_settings *settings = &bench->settings;
     struct pipeline_request *request = &bench->request;
 
-    pipeline_request_defaults(bench->pipeline, request);
+    pipeline_request_defaults(bench->model.pipeline, request);
     request->prompt = bench->prompt;
     request->negative_prompt = bench->negative_prompt;
-    if (settings->size.width > 0) {
-        request->width = settings->size.width;
-        request->height = settings->size.height;
-    }
-    if (settings->width > 0)
-        request->width = settings->width;
-    if (settings->height > 0)
-        request->height = settings->height;
+    size_settings_apply(&settings->size, request);
     if (settings->steps > 0)
         request->steps = settings->steps;
     if (settings->guidance >= 0)
@@ -175,10 +157,10 @@ static void print_notice(void *context, const struct pipeline_memory *memory)
     const struct bench *bench = context;
 
     (void)memory;
-    if (bench->run > 0 || bench->settings.quiet || !bench->info.notice[0])
+    if (bench->run > 0 || bench->settings.quiet || !bench->model.info.notice[0])
         return;
     progress_clear(bench->progress);
-    fprintf(stderr, "%s\n", bench->info.notice);
+    fprintf(stderr, "%s\n", bench->model.info.notice);
 }
 
 static bool run_once(struct bench *bench, struct error *err)
@@ -194,7 +176,7 @@ static bool run_once(struct bench *bench, struct error *err)
 
     if (bench->run <= 1)
         bench->runs_started = seconds_now();
-    if (!pipeline_run(bench->pipeline, &bench->request, &callbacks, &result, err))
+    if (!pipeline_run(bench->model.pipeline, &bench->request, &callbacks, &result, err))
         return false;
     if (bench->run == 0)
         figures[BENCH_FIRST].median = result.total_seconds;
@@ -263,12 +245,12 @@ static double count_step_flops(const struct bench *bench)
 {
     const struct pipeline_request *request = &bench->request;
     const struct step_shape shape = {
-        .layers = bench->info.layer_count,
-        .self_attentions = bench->info.self_attention_count,
-        .width = bench->info.width,
+        .layers = bench->model.info.layer_count,
+        .self_attentions = bench->model.info.self_attention_count,
+        .width = bench->model.info.width,
         .image_tokens =
             (int64_t)(request->width / PIPELINE_SIDE_STEP) * (request->height / PIPELINE_SIDE_STEP),
-        .context_tokens = bench->info.clip_tokens + request->t5_tokens,
+        .context_tokens = bench->model.info.clip_tokens + request->t5_tokens,
         .samples = (int64_t)request->image_count * (request->guidance_scale > 1 ? 2 : 1),
     };
 
@@ -282,10 +264,10 @@ static void fill_report(struct bench *bench)
     struct bench_figure *figures = report->figures;
 
     report->version = PROGRAM_NAME_AND_VERSION;
-    report->model = bench->model_name;
-    report->variant = bench->info.variant;
-    report->weights = bench->info.weight_types;
-    report->device = bench->info.device;
+    report->model = bench->model.name;
+    report->variant = bench->model.info.variant;
+    report->weights = bench->model.info.weight_types;
+    report->device = bench->model.info.device;
     report->width = request->width;
     report->height = request->height;
     report->steps = request->steps;
@@ -340,7 +322,7 @@ static bool write_json(struct bench *bench, struct error *err)
 
 static bool measure(struct bench *bench, struct error *err)
 {
-    if (!gather(bench, err) || !open_pipeline(bench, err))
+    if (!gather(bench, err) || !open_model(bench, err))
         return false;
     build_request(bench);
     if (!make_series(bench, err) || !run_all(bench, err))
@@ -352,13 +334,11 @@ static bool measure(struct bench *bench, struct error *err)
 
 static void finish(struct bench *bench)
 {
-    pipeline_destroy(bench->pipeline);
-    found_model_finish(&bench->found);
+    opened_model_close(&bench->model);
     file_writer_abandon(bench->writer);
     json_decref(bench->before_json);
     for (int i = 0; i < BENCH_ROW_COUNT; i++)
         free(bench->series[i].seconds);
-    free(bench->model_name);
     free(bench->prompt);
     free(bench->negative_prompt);
 }

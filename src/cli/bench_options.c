@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "image/image.h"
 #include "pipeline/pipeline.h"
 
 #define FIELD(name) offsetof(struct bench_settings, name)
@@ -17,12 +16,7 @@ static const struct option options[] = {
      "Picture"},
     {"negative-prompt", 'n', OPTION_TEXT, FIELD(negative_prompt), "TEXT", 0, 0, NULL,
      "What to keep away from. Unused where guidance is off.", NULL},
-    {"size", 0, OPTION_SIZE, FIELD(size), "WxH", 1, IMAGE_SIDE_MAX, NULL,
-     "Pixels, multiples of 16. Default: the model's own.", NULL},
-    {"width", 'W', OPTION_INTEGER, FIELD(width), "N", 1, IMAGE_SIDE_MAX, NULL,
-     "Pixels, a multiple of 16.", NULL},
-    {"height", 'H', OPTION_INTEGER, FIELD(height), "N", 1, IMAGE_SIDE_MAX, NULL,
-     "Pixels, a multiple of 16.", NULL},
+    SIZE_OPTIONS(struct bench_settings, "Pixels, multiples of 16. Default: the model's own."),
     {"steps", 's', OPTION_INTEGER, FIELD(steps), "N", 1, PIPELINE_STEPS_MAX, NULL,
      "Denoising steps. Default: 28 for Large, 40 for Medium, 4 for Turbo.", NULL},
     {"guidance", 'g', OPTION_NUMBER, FIELD(guidance), "X", 0, 100, NULL,
@@ -52,8 +46,7 @@ static const struct option options[] = {
      "No progress, and no table beside JSON on standard output.", NULL},
 };
 
-static const struct option_pair conflicts[] = {
-    {"size", "width"}, {"size", "height"}, ENGINE_CONFLICTS};
+static const struct option_pair conflicts[] = {SIZE_CONFLICTS, ENGINE_CONFLICTS};
 
 const struct option_table bench_option_table = {
     .command = "sd35 bench",

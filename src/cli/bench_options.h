@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cli/engine_options.h"
 #include "cli/options.h"
+#include "cli/size_options.h"
 
 /* What was not given is NULL, 0, or -1 where 0 could be given; or it has its default where that
  * does not depend on the model. Texts are borrowed from the arguments and the environment. */
@@ -15,8 +16,7 @@ struct bench_settings {
     struct engine_settings engine;
 
     const char *prompt, *negative_prompt;
-    struct option_size size;
-    int width, height;
+    struct size_settings size;
     int steps;
     double guidance;
     int batch;

@@ -5,14 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "cli/commands.h"
 #include "cli/generate_options.h"
 #include "cli/json_output.h"
 #include "cli/memory_table.h"
+#include "cli/opened_model.h"
 #include "cli/picture_files.h"
 #include "cli/progress.h"
 #include "cli/prompt_text.h"
@@ -37,25 +38,15 @@ struct generation {
     char *texts[TEXT_COUNT]; /* NULL where not given */
     uint64_t seed;
     struct picture_files files;
-    struct image init_image, mask;                  /* no pixels: not given */
-    char *model_name, *init_image_name, *mask_name; /* clean */
-    struct pipeline *pipeline;
-    struct found_model found;
-    struct pipeline_info info;
+    struct image init_image, mask;     /* no pixels: not given */
+    char *init_image_name, *mask_name; /* clean */
+    struct opened_model model;
     struct pipeline_request request;
     struct request_record record;
     struct progress *progress;
     struct pipeline_result result;
-    double load_seconds, save_seconds;
+    double save_seconds;
 };
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* --- Before anything big is opened --- */
 
@@ -141,25 +132,12 @@ static bool gather(struct generation *generation, struct error *err)
 
 /* --- The request --- */
 
-static bool open_pipeline(struct generation *generation, struct error *err)
+static bool open_model(struct generation *generation, struct error *err)
 {
     const struct generate_settings *settings = &generation->settings;
-    struct pipeline_options options = engine_pipeline_options(&settings->engine, MEMORY_TURNS);
-    double started = seconds_now();
 
-    options.images_at_once = settings->images_at_once;
-    if (!engine_find_model(&generation->found, &settings->engine, err))
-        return false;
-    options.model = generation->found.path;
-    options.model_name = generation->found.name;
-    if (!pipeline_create(&generation->pipeline, &options, err))
-        return false;
-    pipeline_info(generation->pipeline, &generation->info);
-    generation->model_name = report_clean(generation->info.model_name);
-    if (!generation->model_name)
-        return error_set(err, ERROR_NO_MEMORY, "name of the model");
-    generation->load_seconds = seconds_now() - started;
-    return true;
+    return opened_model_open(&generation->model, &settings->engine, MEMORY_TURNS,
+                             settings->images_at_once, err);
 }
 
 static int round_side(double side, int side_max)
@@ -183,17 +161,10 @@ static void choose_size(struct generation *generation)
             sqrt((double)request->width * request->height / image->width / image->height);
 
         scale = scale < 1 ? scale : 1;
-        request->width = round_side(scale * image->width, generation->info.side_max);
-        request->height = round_side(scale * image->height, generation->info.side_max);
+        request->width = round_side(scale * image->width, generation->model.info.side_max);
+        request->height = round_side(scale * image->height, generation->model.info.side_max);
     }
-    if (settings->size.width > 0) {
-        request->width = settings->size.width;
-        request->height = settings->size.height;
-    }
-    if (settings->width > 0)
-        request->width = settings->width;
-    if (settings->height > 0)
-        request->height = settings->height;
+    size_settings_apply(&settings->size, request);
 }
 
 static void set_texts(struct pipeline_request *request, char *const texts[TEXT_COUNT])
@@ -230,7 +201,7 @@ static void build_request(struct generation *generation)
     const struct generate_settings *settings = &generation->settings;
     struct pipeline_request *request = &generation->request;
 
-    pipeline_request_defaults(generation->pipeline, request);
+    pipeline_request_defaults(generation->model.pipeline, request);
     set_texts(request, generation->texts);
     choose_size(generation);
     if (settings->steps > 0)
@@ -250,8 +221,8 @@ static void build_request(struct generation *generation)
 
     generation->record = (struct request_record){
         .request = request,
-        .info = &generation->info,
-        .model = generation->model_name,
+        .info = &generation->model.info,
+        .model = generation->model.name,
         .init_image = generation->init_image_name,
         .mask = generation->mask_name,
     };
@@ -267,10 +238,10 @@ static void print_plan(void *context, const struct pipeline_memory *memory)
     if (generation->settings.quiet)
         return;
     progress_clear(generation->progress);
-    fprintf(stderr, "%s, %s weights, on %s\n", generation->info.variant,
-            generation->info.weight_types, generation->info.device);
-    if (generation->info.notice[0])
-        fprintf(stderr, "%s\n", generation->info.notice);
+    fprintf(stderr, "%s, %s weights, on %s\n", generation->model.info.variant,
+            generation->model.info.weight_types, generation->model.info.device);
+    if (generation->model.info.notice[0])
+        fprintf(stderr, "%s\n", generation->model.info.notice);
     fprintf(stderr, "%d x %d, %d steps, guidance %g, seed %" PRIu64 "\n", request->width,
             request->height, request->steps, request->guidance_scale, request->seed);
     memory_table_print(stderr, memory);
@@ -315,8 +286,8 @@ static bool draw(struct generation *generation, struct error *err)
 
     if (!progress_create(&generation->progress, generation->settings.quiet, err))
         return false;
-    ok = pipeline_run(generation->pipeline, &generation->request, &callbacks, &generation->result,
-                      err);
+    ok = pipeline_run(generation->model.pipeline, &generation->request, &callbacks,
+                      &generation->result, err);
     progress_destroy(generation->progress);
     generation->progress = NULL;
     if (ok)
@@ -397,7 +368,7 @@ static void print_files(const struct generation *generation)
     }
     if (!generation->settings.quiet)
         fprintf(stderr, "done in %.1f s\n",
-                generation->load_seconds + generation->result.total_seconds +
+                generation->model.seconds + generation->result.total_seconds +
                     generation->save_seconds);
 }
 
@@ -407,7 +378,7 @@ static bool tell_result(const struct generation *generation, struct error *err)
         .record = &generation->record,
         .result = &generation->result,
         .paths = generation->files.paths,
-        .load_seconds = generation->load_seconds,
+        .load_seconds = generation->model.seconds,
         .save_seconds = generation->save_seconds,
     };
 
@@ -421,7 +392,7 @@ static bool tell_plan(struct generation *generation, struct error *err)
 {
     struct pipeline_memory memory;
 
-    if (!pipeline_estimate(generation->pipeline, &generation->request, &memory, err))
+    if (!pipeline_estimate(generation->model.pipeline, &generation->request, &memory, err))
         return false;
     if (generation->settings.json)
         return json_output_plan(&generation->record, &memory, err);
@@ -433,7 +404,7 @@ static bool tell_plan(struct generation *generation, struct error *err)
 
 static bool generate(struct generation *generation, struct error *err)
 {
-    if (!gather(generation, err) || !open_pipeline(generation, err))
+    if (!gather(generation, err) || !open_model(generation, err))
         return false;
     build_request(generation);
     if (generation->settings.dry_run)
@@ -444,12 +415,10 @@ static bool generate(struct generation *generation, struct error *err)
 static void finish(struct generation *generation)
 {
     pipeline_result_finish(&generation->result);
-    pipeline_destroy(generation->pipeline);
-    found_model_finish(&generation->found);
+    opened_model_close(&generation->model);
     image_finish(&generation->init_image);
     image_finish(&generation->mask);
     picture_files_finish(&generation->files);
-    free(generation->model_name);
     free(generation->init_image_name);
     free(generation->mask_name);
     for (int i = 0; i < TEXT_COUNT; i++)

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <limits.h>
 
-#include "image/image.h"
 #include "pipeline/pipeline.h"
 
 #define FIELD(name) offsetof(struct generate_settings, name)
@@ -26,12 +25,9 @@ static const struct option options[] = {
      "Another negative text for CLIP-G.", NULL},
     {"negative-prompt-3", 0, OPTION_TEXT, FIELD(negative_prompt_3), "TEXT", 0, 0, NULL,
      "Another negative text for T5.", NULL},
-    {"size", 0, OPTION_SIZE, FIELD(size), "WxH", 1, IMAGE_SIDE_MAX, NULL,
-     "Pixels, multiples of 16. Default: the model's own, in the shape of an init image.", NULL},
-    {"width", 'W', OPTION_INTEGER, FIELD(width), "N", 1, IMAGE_SIDE_MAX, NULL,
-     "Pixels, a multiple of 16.", NULL},
-    {"height", 'H', OPTION_INTEGER, FIELD(height), "N", 1, IMAGE_SIDE_MAX, NULL,
-     "Pixels, a multiple of 16.", NULL},
+    SIZE_OPTIONS(
+        struct generate_settings,
+        "Pixels, multiples of 16. Default: the model's own, in the shape of an init image."),
     {"steps", 's', OPTION_INTEGER, FIELD(steps), "N", 1, PIPELINE_STEPS_MAX, NULL,
      "Denoising steps. Default: 28 for Large, 40 for Medium, 4 for Turbo.", NULL},
     {"guidance", 'g', OPTION_NUMBER, FIELD(guidance), "X", 0, 100, NULL,
@@ -89,8 +85,10 @@ static const struct option options[] = {
 };
 
 static const struct option_pair conflicts[] = {
-    {"size", "width"},           {"size", "height"}, ENGINE_CONFLICTS,
-    {"without-t5", "t5-tokens"}, {"json", "show"}, /* both on standard output */
+    SIZE_CONFLICTS,
+    ENGINE_CONFLICTS,
+    {"without-t5", "t5-tokens"},
+    {"json", "show"}, /* both on standard output */
 };
 
 static const struct option_pair dependents[] = {

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cli/engine_options.h"
 #include "cli/options.h"
+#include "cli/size_options.h"
 
 /* What was not given is NULL, 0, or -1 where 0 could be given; or it has its default where that
  * does not depend on the model. Texts are borrowed from the arguments and the environment. */
@@ -17,8 +18,7 @@ struct generate_settings {
     const char *prompt, *prompt_2, *prompt_3;
     const char *negative_prompt, *negative_prompt_2, *negative_prompt_3;
 
-    struct option_size size;
-    int width, height;
+    struct size_settings size;
     int steps;
     double guidance;
     struct option_seed seed;

@@ -86,8 +86,8 @@ static void remember(struct auth_passwords *passwords, const unsigned char diges
     pthread_mutex_unlock(&passwords->lock);
 }
 
-/* A user that does not exist takes as long as the first one that does: whoever asks does not learn
- * names. Copied, since a reload may come meanwhile. */
+/* A user without a hash, or that does not exist, takes as long as the first one with a hash:
+ * whoever asks does not learn names. Copied, since a reload may come meanwhile. */
 static bool copy_user(struct auth_passwords *passwords, struct password_user *out, const char *name)
 {
     const struct password_user *user;
@@ -95,7 +95,9 @@ static bool copy_user(struct auth_passwords *passwords, struct password_user *ou
 
     pthread_mutex_lock(&passwords->lock);
     user = password_list_find(&passwords->list, name);
-    exists = user != NULL;
+    exists = user && user->is_hash;
+    if (!exists)
+        user = NULL;
     for (size_t i = 0; !user && i < passwords->list.count; i++)
         if (passwords->list.users[i].is_hash)
             user = &passwords->list.users[i];
@@ -258,14 +260,19 @@ bool auth_passwords_are_there(struct auth_passwords *passwords)
     return are;
 }
 
-/* Under the lock. */
-static bool is_plain_right(const struct auth_passwords *passwords, const struct password_user *user,
+/* Under the lock. Costs the same whether there is such a user or not. */
+static bool is_plain_right(const struct auth_passwords *passwords, const char *name,
                            const unsigned char digest[DIGEST_BYTES])
 {
+    static const struct password_user nobody;
+    const struct password_user *user = password_list_find(&passwords->list, name);
+    bool is_plain = user && !user->is_hash;
     unsigned char wanted[DIGEST_BYTES];
 
+    if (!is_plain)
+        user = &nobody;
     digest_of(passwords, wanted, user->name, user->secret);
-    return sodium_memcmp(wanted, digest, DIGEST_BYTES) == 0;
+    return sodium_memcmp(wanted, digest, DIGEST_BYTES) == 0 && is_plain;
 }
 
 /* Under the lock. */
@@ -294,16 +301,12 @@ enum password_check auth_passwords_check(struct auth_passwords *passwords, const
 {
     enum password_check result = PASSWORD_WRONG;
     unsigned char digest[DIGEST_BYTES];
-    const struct password_user *found;
 
     if (strlen(user) >= AUTH_TEXT_BYTES || strlen(password) >= AUTH_TEXT_BYTES)
         return PASSWORD_WRONG;
     digest_of(passwords, digest, user, password);
     pthread_mutex_lock(&passwords->lock);
-    found = password_list_find(&passwords->list, user);
-    if (found && !found->is_hash)
-        result = is_plain_right(passwords, found, digest) ? PASSWORD_RIGHT : PASSWORD_WRONG;
-    else if (is_remembered(passwords, digest))
+    if (is_plain_right(passwords, user, digest) || is_remembered(passwords, digest))
         result = PASSWORD_RIGHT;
     else if (passwords->has_thread)
         result = enqueue(passwords, user, password, done, context);

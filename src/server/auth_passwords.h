@@ -1,6 +1,7 @@
 /* Users with passwords: from --api-auth, and from an htpasswd file with bcrypt, SHA-512, SHA-256 or
  * yescrypt. Those hashes take a fraction of a second each by design, so they are computed on a
- * thread of their own, and what was right is remembered for a minute. Any thread may call.
+ * thread of their own, and what was right is remembered for a minute. A wrong answer takes the same
+ * work whether there is such a user or not. Any thread may call.
  */
 #ifndef SERVER_AUTH_PASSWORDS_H
 #define SERVER_AUTH_PASSWORDS_H

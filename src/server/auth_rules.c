@@ -212,7 +212,7 @@ const struct auth_answer *auth_answer(enum auth_verdict verdict)
         [AUTH_NO_SCOPE] = {403, "scope_missing", "scope", "this key may not do this"},
         [AUTH_TOO_MANY_ATTEMPTS] = {429, "too_many_attempts", "attempts",
                                     "too many failed attempts from this address: wait a minute"},
-        [AUTH_BUSY] = {503, "login_busy", "other", "too many passwords are being checked"},
+        [AUTH_BUSY] = {503, "login_busy", "busy", "too many passwords are being checked"},
     };
 
     return &answers[(size_t)verdict < AUTH_VERDICTS ? verdict : AUTH_NO_CREDENTIALS];

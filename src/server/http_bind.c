@@ -5,11 +5,11 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 #define SOON_SECONDS 2
-#define TRIES_PER_SECOND 20
 
 /* -1 and errno when it fails. */
 static int bind_one(const struct addrinfo *address)
@@ -56,14 +56,10 @@ bool http_bind(int *fd, const char *host, int port, int *number, struct error *e
 
 bool http_bind_soon(int *fd, const char *host, int port, int *number, struct error *err)
 {
-    const struct timespec pause = {.tv_nsec = 1000000000L / TRIES_PER_SECOND};
+    double end = seconds_now() + SOON_SECONDS;
 
-    for (int tries = 0; tries < SOON_SECONDS * TRIES_PER_SECOND; tries++) {
-        if (http_bind(fd, host, port, number, err))
-            return true;
-        if (*number != EADDRINUSE)
+    while (!http_bind(fd, host, port, number, err))
+        if (*number != EADDRINUSE || !pause_until(end))
             return false;
-        nanosleep(&pause, NULL);
-    }
-    return http_bind(fd, host, port, number, err);
+    return true;
 }

@@ -189,7 +189,7 @@ static void put_back_all(struct hub *hub)
 
     while ((job = find_running(hub)) != NULL) {
         hub_leave_worker(hub, job, true);
-        hub_owe(hub, job, OWED_PUT_BACK, NULL, NULL);
+        hub_owe(hub, job, OWED_PUT_BACK, NULL);
     }
 }
 

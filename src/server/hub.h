@@ -92,7 +92,8 @@ MUST_CHECK bool hub_cancel(struct hub *hub, const char *id, const char *owner, s
                            struct hub_error *err);
 /* Leaves out the picture of a running job that is being drawn, the first that is not done; the job
  * goes on with its next one, is done with what it has after the last, and cancelled if that is
- * nothing. A job that does not run is left alone. Should the worker die, the job is drawn whole. */
+ * nothing. A job that does not run is left alone. What was skipped stays so when the worker dies
+ * and another one draws the job; a new front draws it whole. */
 void hub_skip(struct hub *hub, const char *id, const char *owner);
 /* All that the owner has queued or running; NULL: everybody's. Returns how many. */
 int hub_cancel_all(struct hub *hub, const char *owner);

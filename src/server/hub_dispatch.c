@@ -117,6 +117,16 @@ static void mark_running(struct hub *hub, struct hub_worker *worker, struct hub_
     hub_publish(hub, EVENT_JOB_STARTED, job, 0);
 }
 
+/* What has come is drawn anew, what was left out is not. */
+static void fill_pictures(struct hub_job *job, bool is_skipped[JOB_COUNT_MAX])
+{
+    for (int i = 0; i < JOB_COUNT_MAX; i++) {
+        is_skipped[i] = job->drawing[i] == PICTURE_IS_LEFT_OUT;
+        if (!is_skipped[i])
+            job->drawing[i] = PICTURE_AHEAD;
+    }
+}
+
 static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job *job,
                      const struct job_spec *spec)
 {
@@ -126,6 +136,7 @@ static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job 
 
     job->is_watched = hub_has_watcher(hub, job);
     message.is_watched = job->is_watched;
+    fill_pictures(job, message.is_skipped);
     for (int i = 0; i < HUB_BATCH_MAX; i++) {
         if (worker->slots[i].job == job)
             message.ticket = worker->slots[i].ticket;
@@ -134,7 +145,7 @@ static void send_job(struct hub *hub, struct hub_worker *worker, struct hub_job 
     if (record.has_failed) {
         record_writer_finish(&record);
         hub_free_slot(hub, worker, hub_worker_slot(worker, message.ticket));
-        hub_owe(hub, job, OWED_FAIL, "internal", strdup("the job is too large to be handed over"));
+        hub_owe_failure(hub, job, FAULT_INTERNAL, strdup("the job is too large to be handed over"));
     } else if (!hub_worker_send(hub, worker, MESSAGE_JOB, &record)) {
         hub_mourn_worker(hub, worker, "deaf"); /* the job goes back with the others */
     }
@@ -153,7 +164,7 @@ static bool start_job(struct hub *hub, struct hub_worker *worker, struct hub_job
     if (!hub_note_store(hub, load_spec(hub, job, &spec, &is_whole, &problem, &err), &err))
         return false;
     if (!is_whole) {
-        hub_owe(hub, job, OWED_FAIL, "internal", strdup(problem.message));
+        hub_owe_failure(hub, job, FAULT_INTERNAL, strdup(problem.message));
         return job->owed == OWED_NOTHING;
     }
     snprintf(name, sizeof name, "worker %u", worker->index);
@@ -169,7 +180,7 @@ static bool start_job(struct hub *hub, struct hub_worker *worker, struct hub_job
         send_job(hub, worker, job, &spec);
     } else {
         /* It is not queued in the store: owing it a failure makes memory follow the store. */
-        hub_owe(hub, job, OWED_FAIL, "lost", NULL);
+        hub_owe_failure(hub, job, FAULT_LOST, NULL);
     }
     job_spec_finish(&spec);
     return true;

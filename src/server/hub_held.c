@@ -68,12 +68,12 @@ static enum outcome store_picture_of(struct hub *hub, struct hub_job *job,
     if (!hub_note_store(hub, keep_picture(hub, job, picture, bytes, &kept, &err), &err)) {
         if (err.code == ERROR_IO || err.code == ERROR_NO_MEMORY)
             return TRY_LATER;
-        hub_give_up(hub, job, "storage", "the picture could not be stored");
+        hub_give_up(hub, job, FAULT_STORAGE, "the picture could not be stored");
         return JOB_HAS_FAILED;
     }
     metrics_observe(METRIC_STORE_SECONDS, seconds_now() - start);
     if (!kept) {
-        hub_give_up(hub, job, "lost", "somebody else took the job over");
+        hub_give_up(hub, job, FAULT_LOST, "somebody else took the job over");
         return JOB_HAS_FAILED;
     }
     metrics_count(METRIC_PICTURES, "", 1);
@@ -139,7 +139,7 @@ void hub_keep_picture(struct hub *hub, struct hub_job *job, const struct picture
     if (!hub->held.first && store_picture_of(hub, job, picture, bytes) != TRY_LATER) {
         free(bytes);
     } else if (!hold(hub, job, picture, bytes, size)) {
-        hub_give_up(hub, job, "storage",
+        hub_give_up(hub, job, FAULT_STORAGE,
                     "the picture could not be stored, and no more can be held");
         free(bytes);
     }
@@ -167,7 +167,7 @@ void hub_drop_held(struct hub *hub, const struct hub_job *job)
 static void give_up_late(struct hub *hub, double now)
 {
     while (hub->held.first && now >= hub->held.first->until)
-        hub_give_up(hub, hub->held.first->job, "storage",
+        hub_give_up(hub, hub->held.first->job, FAULT_STORAGE,
                     "the picture could not be stored in time");
 }
 

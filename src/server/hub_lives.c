@@ -89,8 +89,8 @@ static void become_failed(struct hub *hub, struct hub_job *job)
     char *message = job->owed_text;
 
     job->owed_text = NULL;
-    end_job(hub, job, JOB_FAILED, job->owed_code, message, NULL);
-    metrics_count(METRIC_FAULTS, job->error_code, 1);
+    end_job(hub, job, JOB_FAILED, fault_names[job->fault], message, NULL);
+    metrics_count(METRIC_FAULTS, fault_names[job->fault], 1);
     log_event(LOG_WARNING, "job.failed", "job=%s owner=%s code=%s attempts=%d", job->id,
               job->owner_name, job->error_code, (int)job->attempts);
     announce_end(hub, job, EVENT_JOB_FAILED);
@@ -136,7 +136,7 @@ static bool follow_store(struct hub *hub, struct hub_job *job, struct error *err
     } else {
         free(job->owed_text);
         job->owed_text = NULL;
-        snprintf(job->owed_code, sizeof job->owed_code, "lost");
+        job->fault = FAULT_LOST;
         become_failed(hub, job);
     }
     if (found)
@@ -162,7 +162,7 @@ static bool pay_fail(struct hub *hub, struct hub_job *job, struct error *err)
 {
     bool kept;
 
-    if (!store_fail(hub->store, job->id, job->fence, job->owed_code,
+    if (!store_fail(hub->store, job->id, job->fence, fault_names[job->fault],
                     job->owed_text ? job->owed_text : "", hub_wall_ms(), &kept, err))
         return false;
     if (!kept)
@@ -193,7 +193,7 @@ static bool pay_requeue(struct hub *hub, struct hub_job *job, struct error *err)
     if (state == JOB_QUEUED) {
         become_queued(hub, job, true);
     } else if (state == JOB_FAILED) {
-        snprintf(job->owed_code, sizeof job->owed_code, "poison");
+        job->fault = FAULT_POISON;
         job->owed_text = strdup("the process that draws died at this job each time");
         become_failed(hub, job);
     } else {
@@ -244,10 +244,9 @@ void hub_settle(struct hub *hub, struct hub_job *job)
         job->owed = owed;
 }
 
-void hub_owe(struct hub *hub, struct hub_job *job, enum hub_owed owed, const char *code, char *text)
+void hub_owe(struct hub *hub, struct hub_job *job, enum hub_owed owed, char *text)
 {
     job->owed = owed;
-    snprintf(job->owed_code, sizeof job->owed_code, "%s", code ? code : "");
     free(job->owed_text);
     job->owed_text = text;
     if (owed != OWED_FINISH)
@@ -255,10 +254,16 @@ void hub_owe(struct hub *hub, struct hub_job *job, enum hub_owed owed, const cha
     hub_settle(hub, job);
 }
 
-void hub_give_up(struct hub *hub, struct hub_job *job, const char *code, const char *message)
+void hub_owe_failure(struct hub *hub, struct hub_job *job, enum fault fault, char *message)
+{
+    job->fault = fault;
+    hub_owe(hub, job, OWED_FAIL, message);
+}
+
+void hub_give_up(struct hub *hub, struct hub_job *job, enum fault fault, const char *message)
 {
     hub_leave_worker(hub, job, true);
-    hub_owe(hub, job, OWED_FAIL, code, strdup(message));
+    hub_owe_failure(hub, job, fault, strdup(message));
 }
 
 void hub_settle_all(struct hub *hub)
@@ -303,7 +308,7 @@ void hub_expire(struct hub *hub, double now)
     struct hub_job *job;
 
     while ((job = find_expired(hub, now)) != NULL) {
-        hub_give_up(hub, job, "timeout", "it was not done in time");
+        hub_give_up(hub, job, FAULT_TIMEOUT, "it was not done in time");
     }
 }
 
@@ -368,15 +373,27 @@ bool hub_cancel(struct hub *hub, const char *id, const char *owner, struct job_v
     return true;
 }
 
+/* The first that has not come: the one that is shown while it is drawn. */
+static int32_t first_ahead(const struct hub_job *job)
+{
+    int32_t image = 0;
+
+    while (image < JOB_COUNT_MAX && job->drawing[image] != PICTURE_AHEAD)
+        image++;
+    return image;
+}
+
 static void skip_one(struct hub *hub, struct hub_call *call)
 {
     struct cancelling *cancelling = (struct cancelling *)call;
     struct hub_job *job = hub_job_find_locked(hub, cancelling->id, cancelling->owner);
     struct hub_worker *worker = job ? job->worker : NULL;
+    int32_t image = worker ? first_ahead(job) : JOB_COUNT_MAX;
 
-    for (int i = 0; worker && i < HUB_BATCH_MAX; i++)
-        if (worker->slots[i].job == job)
-            hub_worker_tell(hub, worker, MESSAGE_SKIP, worker->slots[i].ticket);
+    if (image < JOB_COUNT_MAX) {
+        job->drawing[image] = PICTURE_IS_LEFT_OUT;
+        hub_worker_skip(hub, worker, job, image);
+    }
     hub_complete(hub, call);
 }
 

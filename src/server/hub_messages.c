@@ -181,11 +181,12 @@ static bool take_picture(struct hub *hub, struct hub_worker *worker, struct reco
     slot = hub_worker_slot(worker, picture.ticket);
     if (!slot || !slot->job)
         return true;
+    slot->job->drawing[picture.image] = PICTURE_HAS_COME; /* also if its skip crossed it */
     bytes = read_bytes(fd, size);
     if (bytes)
         hub_keep_picture(hub, slot->job, &picture, bytes, size);
     else
-        hub_give_up(hub, slot->job, "no_memory", "the server was short of memory");
+        hub_give_up(hub, slot->job, FAULT_NO_MEMORY, "the server was short of memory");
     return true;
 }
 
@@ -245,29 +246,28 @@ static bool take_done(struct hub *hub, struct hub_worker *worker, struct record_
     metrics_observe(METRIC_DECODE_SECONDS, done.decode_seconds);
     result = result_text(&done);
     if (!result && done.pictures_skipped > 0) /* nothing would say why there are so few */
-        hub_owe(hub, job, OWED_FAIL, "no_memory", NULL);
+        hub_owe_failure(hub, job, FAULT_NO_MEMORY, NULL);
     else
-        hub_owe(hub, job, OWED_FINISH, NULL, result);
+        hub_owe(hub, job, OWED_FINISH, result);
     return true;
 }
 
-static const char *failure_code(enum job_failure failure)
+static enum fault fault_of(enum job_failure failure)
 {
     switch (failure) {
     case JOB_FAILURE_BAD_REQUEST:
-        return "bad_request";
-    case JOB_FAILURE_CANCELLED:
-        return "cancelled";
+        return FAULT_BAD_REQUEST;
     case JOB_FAILURE_NO_MEMORY:
-        return "out_of_memory";
+        return FAULT_OUT_OF_MEMORY;
     case JOB_FAILURE_NUMERIC:
-        return "numeric";
+        return FAULT_NUMERIC;
     case JOB_FAILURE_BACKEND:
-        return "backend";
+        return FAULT_BACKEND;
+    case JOB_FAILURE_CANCELLED: /* none: see below */
     case JOB_FAILURE_INTERNAL:
         break;
     }
-    return "internal";
+    return FAULT_INTERNAL;
 }
 
 static bool take_failed(struct hub *hub, struct hub_worker *worker, struct record_reader reader)
@@ -284,9 +284,9 @@ static bool take_failed(struct hub *hub, struct hub_worker *worker, struct recor
     job = slot->job;
     hub_free_slot(hub, worker, slot);
     if (job && failed.failure == JOB_FAILURE_CANCELLED) /* without us: all of it was skipped */
-        hub_owe(hub, job, OWED_CANCEL, NULL, NULL);
+        hub_owe(hub, job, OWED_CANCEL, NULL);
     else if (job)
-        hub_owe(hub, job, OWED_FAIL, failure_code(failed.failure), strdup(failed.message));
+        hub_owe_failure(hub, job, fault_of(failed.failure), strdup(failed.message));
     return true;
 }
 

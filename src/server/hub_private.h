@@ -16,6 +16,7 @@
 
 #include "server/hub.h"
 #include "server/limits.h"
+#include "server/reasons.h"
 #include "wire/channel.h"
 
 #define HUB_BUCKETS 4096
@@ -25,6 +26,9 @@ struct hub_worker;
 
 /* What a job still owes the store: done at once, and again each second while the disk fails. */
 enum hub_owed { OWED_NOTHING, OWED_FINISH, OWED_FAIL, OWED_CANCEL, OWED_REQUEUE, OWED_PUT_BACK };
+
+/* A picture in an attempt at its job. One that is left out stays so in the next attempt. */
+enum hub_picture { PICTURE_AHEAD, PICTURE_HAS_COME, PICTURE_IS_LEFT_OUT };
 
 struct hub_job {
     struct hub_job *next_in_bucket;
@@ -43,6 +47,7 @@ struct hub_job {
     char *error_message, *parameters, *result; /* texts; NULL: none */
     struct store_picture *pictures;
     int32_t picture_count;
+    enum hub_picture drawing[JOB_COUNT_MAX]; /* the hub's thread alone */
 
     struct hub_worker *worker; /* while running; NULL: its worker is gone */
     double share_started;      /* hub_worker.share at the start */
@@ -51,8 +56,8 @@ struct hub_job {
     bool was_too_large; /* its worker ran out of memory: it is drawn in as little as can be */
 
     enum hub_owed owed;
-    char owed_code[32];
-    char *owed_text; /* of FAIL the message, of FINISH the result */
+    enum fault fault; /* of FAIL */
+    char *owed_text;  /* of FAIL the message, of FINISH the result */
 };
 
 struct hub_owner {
@@ -261,13 +266,13 @@ void hub_queue_destroy(struct hub_queue *queue);
 /* --- hub_lives.c: how jobs end --- */
 
 /* Sets what the job owes and settles it; takes `text`, NULL is fine. */
-void hub_owe(struct hub *hub, struct hub_job *job, enum hub_owed owed, const char *code,
-             char *text);
+void hub_owe(struct hub *hub, struct hub_job *job, enum hub_owed owed, char *text);
+void hub_owe_failure(struct hub *hub, struct hub_job *job, enum fault fault, char *message);
 /* Pays what the job owes, if that can be; the job may be gone after this. */
 void hub_settle(struct hub *hub, struct hub_job *job);
 void hub_settle_all(struct hub *hub);
 /* The job fails; its place stays taken until the worker heard of it. */
-void hub_give_up(struct hub *hub, struct hub_job *job, const char *code, const char *message);
+void hub_give_up(struct hub *hub, struct hub_job *job, enum fault fault, const char *message);
 void hub_expire(struct hub *hub, double now);
 /* Tells the worker to stop drawing it; its place stays taken until the worker answers. */
 void hub_leave_worker(struct hub *hub, struct hub_job *job, bool tell);
@@ -309,6 +314,8 @@ MUST_CHECK bool hub_worker_send(struct hub *hub, struct hub_worker *worker, uint
 /* Asks epoll to say when more can be sent, where something waits. */
 void hub_worker_sent(struct hub *hub, struct hub_worker *worker);
 void hub_worker_tell(struct hub *hub, struct hub_worker *worker, uint32_t type, uint64_t ticket);
+void hub_worker_skip(struct hub *hub, struct hub_worker *worker, const struct hub_job *job,
+                     int32_t image);
 void hub_worker_share(struct hub_worker *worker, double now); /* before slots change */
 struct hub_slot *hub_worker_slot(struct hub_worker *worker, uint64_t ticket);
 void hub_free_slot(struct hub *hub, struct hub_worker *worker, struct hub_slot *slot);

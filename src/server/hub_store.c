@@ -45,7 +45,7 @@ bool hub_note_store(struct hub *hub, bool works, const struct error *err)
     if (works) {
         log_event(LOG_INFO, "store.recovered", "waiting=%d", hub->queue.count);
     } else {
-        metrics_count(METRIC_FAULTS, "storage", 1);
+        metrics_count(METRIC_FAULTS, fault_names[FAULT_STORAGE], 1);
         log_event(LOG_ERROR, "store.failed", "code=%s message=\"%s\"", error_code_name(err->code),
                   err->message);
     }
@@ -85,15 +85,16 @@ static bool fail_disk(enum store_disk disk, struct hub_error *out)
     case STORE_DISK_GOOD:
         return false;
     case STORE_DISK_FULL:
-        hub_fail(out, 507, "storage_full", 60, "the disk has no room left");
+        hub_fail(out, 507, reject_names[REJECT_STORAGE_FULL], 60, "the disk has no room left");
         return true;
     case STORE_DISK_READ_ONLY:
-        hub_fail(out, 507, "storage", 60, "the folder for pictures cannot be written to");
+        hub_fail(out, 507, reject_names[REJECT_STORAGE], 60,
+                 "the folder for pictures cannot be written to");
         return true;
     case STORE_DISK_GONE:
         break;
     }
-    hub_fail(out, 507, "storage", 60, "the folder for pictures was taken away");
+    hub_fail(out, 507, reject_names[REJECT_STORAGE], 60, "the folder for pictures was taken away");
     return true;
 }
 
@@ -103,9 +104,9 @@ void hub_fail_store(struct hub *hub, struct hub_error *out, const struct error *
     if (err->code == ERROR_IO && fail_disk(hub_look_at_disk(hub, seconds_now()), out))
         return;
     if (err->code == ERROR_NO_MEMORY)
-        hub_fail(out, 503, "no_memory", 5, "the server is short of memory");
+        hub_fail(out, 503, reject_names[REJECT_NO_MEMORY], 5, "the server is short of memory");
     else
-        hub_fail(out, 503, "storage", 5, "the store does not work just now");
+        hub_fail(out, 503, reject_names[REJECT_STORAGE], 5, "the store does not work just now");
 }
 
 /* A store that failed is written to once a second, so that it is known when it works again. */
@@ -151,10 +152,11 @@ static int loading_seconds(const struct hub *hub)
     return retry_seconds(fmin(60.0, elapsed / fraction - elapsed));
 }
 
-static bool refuse(struct submission *submission, const char *reason)
+/* Its err is set. */
+static bool refuse(struct submission *submission)
 {
     submission->is_refused = true;
-    metrics_count(METRIC_REJECTS, reason, 1);
+    metrics_count(METRIC_REJECTS, submission->err->code, 1);
     return false;
 }
 
@@ -165,12 +167,13 @@ static bool has_room(const struct hub *hub, const struct hub_owner *owner, int e
     const struct hub_job *first = hub_queue_first(&hub->queue);
 
     if (hub->queue.count + entering >= hub->options.max_queue) {
-        hub_fail(err, 429, "queue_full", retry_seconds(first ? hub_wait_seconds(hub, first) : -1),
-                 "%d jobs wait already", hub->options.max_queue);
+        hub_fail(err, 429, reject_names[REJECT_QUEUE_FULL],
+                 retry_seconds(first ? hub_wait_seconds(hub, first) : -1), "%d jobs wait already",
+                 hub->options.max_queue);
         return false;
     }
     if (owner && owner->queued + owner_entering >= hub->options.max_queue_per_owner) {
-        hub_fail(err, 429, "queue_full",
+        hub_fail(err, 429, reject_names[REJECT_QUEUE_FULL],
                  retry_seconds(owner->first ? hub_wait_seconds(hub, owner->first) : -1),
                  "%d of your jobs wait already", hub->options.max_queue_per_owner);
         return false;
@@ -184,34 +187,37 @@ static bool admit(struct hub *hub, struct submission *submission, double now)
     double wait;
 
     if (hub->is_draining) {
-        hub_fail(submission->err, 503, "draining", 5, "the server is being stopped");
-        return refuse(submission, "draining");
+        hub_fail(submission->err, 503, reject_names[REJECT_DRAINING], 5,
+                 "the server is being stopped");
+        return refuse(submission);
     }
     if (!hub->has_facts) {
-        hub_fail(submission->err, 503, "model_loading", loading_seconds(hub),
+        hub_fail(submission->err, 503, reject_names[REJECT_MODEL_LOADING], loading_seconds(hub),
                  "the model is still being loaded");
-        return refuse(submission, "model_loading");
+        return refuse(submission);
     }
     if (fail_disk(hub_look_at_disk(hub, now), submission->err))
-        return refuse(submission, submission->err->code);
+        return refuse(submission);
     if (hub->held.first) {
-        hub_fail(submission->err, 507, "storage", 60, "finished pictures wait to be stored");
-        return refuse(submission, "storage");
+        hub_fail(submission->err, 507, reject_names[REJECT_STORAGE], 60,
+                 "finished pictures wait to be stored");
+        return refuse(submission);
     }
     pthread_mutex_lock(&hub->lock);
     owner = submission->owner = hub_owner_get(&hub->queue, submission->job.owner);
     pthread_mutex_unlock(&hub->lock);
     if (!owner) {
-        hub_fail(submission->err, 503, "no_memory", 5, "the server is short of memory");
-        return refuse(submission, "no_memory");
+        hub_fail(submission->err, 503, reject_names[REJECT_NO_MEMORY], 5,
+                 "the server is short of memory");
+        return refuse(submission);
     }
     if (!has_room(hub, owner, hub->queue.entering, owner->entering, submission->err))
-        return refuse(submission, "queue_full");
+        return refuse(submission);
     wait = hub_owner_wait(owner, submission->request->jobs_per_minute, now);
     if (wait > 0) {
-        hub_fail(submission->err, 429, "rate_limited", retry_seconds(wait),
+        hub_fail(submission->err, 429, reject_names[REJECT_RATE_LIMITED], retry_seconds(wait),
                  "more than %d jobs a minute", (int)submission->request->jobs_per_minute);
-        return refuse(submission, "rate_limited");
+        return refuse(submission);
     }
     hub_owner_spend(owner); /* given back when nothing new comes of it */
     owner->entering++;
@@ -297,9 +303,9 @@ static void answer(struct hub *hub, struct submission *submission)
     if (submission->is_refused)
         return;
     if (submission->how == STORE_CONFLICT) {
-        refuse(submission, "idempotency_conflict");
-        hub_fail(submission->err, 409, "idempotency_conflict", 0,
+        hub_fail(submission->err, 409, reject_names[REJECT_IDEMPOTENCY_CONFLICT], 0,
                  "this Idempotency-Key came with another request before");
+        refuse(submission);
     } else if (!hub_look(hub, submission->id, submission->job.owner, submission->out,
                          &submission->texts, submission->err)) {
         submission->is_refused = true;
@@ -327,7 +333,7 @@ static void refuse_group(struct hub *hub, struct hub_call *calls, const struct e
         if (submission->is_refused)
             continue;
         hub_fail_store(hub, submission->err, err);
-        refuse(submission, "storage");
+        refuse(submission);
     }
 }
 
@@ -415,7 +421,7 @@ static bool is_full(struct hub *hub, const struct hub_submission *request, struc
         !hub->is_draining && !has_room(hub, hub_owner_find(&hub->queue, request->owner), 0, 0, err);
     pthread_mutex_unlock(&hub->lock);
     if (is_full)
-        metrics_count(METRIC_REJECTS, "queue_full", 1);
+        metrics_count(METRIC_REJECTS, err->code, 1);
     return is_full;
 }
 
@@ -430,7 +436,7 @@ bool hub_submit(struct hub *hub, const struct hub_submission *request, struct jo
         return false;
     parameters = parameters_of(request->spec);
     if (!parameters) {
-        hub_fail(err, 503, "no_memory", 5, "the server is short of memory");
+        hub_fail(err, 503, reject_names[REJECT_NO_MEMORY], 5, "the server is short of memory");
         return false;
     }
     draw_id(id);

@@ -101,20 +101,6 @@ void hub_mourn_worker(struct hub *hub, struct hub_worker *worker, const char *wh
     epoll_ctl(hub->epoll_fd, EPOLL_CTL_DEL, channel_fd(worker->channel), NULL);
 }
 
-static const char *end_name(uint32_t end)
-{
-    static const char *const names[WORKER_ENDS] = {
-        [WORKER_END_UNKNOWN] = "other",
-        [WORKER_EXITED] = "exit",
-        [WORKER_KILLED] = "signal",
-        [WORKER_HUNG] = "hang",
-        [WORKER_OUT_OF_MEMORY] = "out_of_memory",
-        [WORKER_LEFT_ALONE] = "front",
-    };
-
-    return end < WORKER_ENDS ? names[end] : "other";
-}
-
 /* From the supervisor, before or after the channel's last words. */
 static void hear_end(struct hub *hub, const struct worker_ended *ended)
 {
@@ -125,7 +111,7 @@ static void hear_end(struct hub *hub, const struct worker_ended *ended)
         worker->memory_limit = ended->memory_limit;
         worker->lost_at = 0;
         log_event(LOG_INFO, "worker.ended", "worker=%u pid=%d how=%s", worker->index,
-                  (int)worker->pid, end_name(worker->end));
+                  (int)worker->pid, worker_end_name(worker->end));
     }
 }
 
@@ -154,7 +140,7 @@ static void welcome(struct hub *hub, const struct worker_arrived *arrived, int f
     hub->restarts += arrived->restarts > 0;
     pthread_mutex_unlock(&hub->lock);
     if (arrived->restarts > 0)
-        metrics_count(METRIC_WORKER_RESTARTS, end_name(arrived->last_end), 1);
+        metrics_count(METRIC_WORKER_RESTARTS, worker_end_name(arrived->last_end), 1);
     log_event(LOG_INFO, "worker.came", "worker=%u pid=%d restarts=%u", worker->index,
               (int)worker->pid, arrived->restarts);
     if (hub->is_draining)
@@ -292,6 +278,22 @@ void hub_worker_tell(struct hub *hub, struct hub_worker *worker, uint32_t type, 
         hub_mourn_worker(hub, worker, "deaf");
 }
 
+void hub_worker_skip(struct hub *hub, struct hub_worker *worker, const struct hub_job *job,
+                     int32_t image)
+{
+    for (int i = 0; i < HUB_BATCH_MAX; i++) {
+        struct skip_message skip = {.ticket = worker->slots[i].ticket, .image = image};
+        struct record_writer record = {0};
+
+        if (worker->slots[i].job != job)
+            continue;
+        skip_message_write(&record, &skip);
+        if (!hub_worker_send(hub, worker, MESSAGE_SKIP, &record))
+            hub_mourn_worker(hub, worker, "deaf");
+        return;
+    }
+}
+
 /* --- Places --- */
 
 void hub_worker_share(struct hub_worker *worker, double now)
@@ -391,7 +393,7 @@ void hub_watch_beats(struct hub *hub, double now)
         if (worker->is_killed || now - worker->beat_at <= patience_of(hub, worker))
             continue;
         worker->is_killed = true;
-        metrics_count(METRIC_FAULTS, "worker_hung", 1);
+        metrics_count(METRIC_FAULTS, fault_names[FAULT_WORKER_HUNG], 1);
         log_event(LOG_ERROR, "worker.hangs", "worker=%u pid=%d silent_seconds=%.1f", worker->index,
                   (int)worker->pid, now - worker->beat_at);
         hub_say(hub, FRONT_KILL_WORKER, worker->index);
@@ -407,7 +409,7 @@ static void return_job(struct hub *hub, const struct hub_worker *worker, struct 
 
     if (worker->end != WORKER_OUT_OF_MEMORY || job->attempts < STORE_ATTEMPTS_MAX) {
         job->was_too_large = worker->end == WORKER_OUT_OF_MEMORY;
-        hub_owe(hub, job, OWED_REQUEUE, NULL, NULL);
+        hub_owe(hub, job, OWED_REQUEUE, NULL);
         return;
     }
     if (asprintf(&text,
@@ -415,7 +417,7 @@ static void return_job(struct hub *hub, const struct hub_worker *worker, struct 
                  "server is %llu MiB",
                  (unsigned long long)(worker->memory_limit >> 20)) < 0)
         text = NULL;
-    hub_owe(hub, job, OWED_FAIL, "out_of_memory", text);
+    hub_owe_failure(hub, job, FAULT_OUT_OF_MEMORY, text);
 }
 
 static void return_jobs(struct hub *hub, struct hub_worker *worker)
@@ -445,7 +447,7 @@ static void part_with(struct hub *hub, struct hub_worker *worker)
     }
     pthread_mutex_unlock(&hub->lock);
     if (!is_orderly)
-        metrics_count(METRIC_FAULTS, "worker_lost", 1);
+        metrics_count(METRIC_FAULTS, fault_names[FAULT_WORKER_LOST], 1);
     return_jobs(hub, worker);
     worker_destroy(worker);
     hub_publish(hub, EVENT_WORKER, NULL, 0);

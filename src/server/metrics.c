@@ -4,11 +4,17 @@
 #include <string.h>
 
 #include "server/metrics_counts.h"
+#include "server/reasons.h"
+
+#define NO_LABEL ((const char *const[]){"other"})
 
 #define SECONDS_BOUNDS                                                                             \
     {                                                                                              \
         .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600                    \
     }
+
+_Static_assert(REJECT_REASONS < METRIC_LABELS_MAX && FAULTS < METRIC_LABELS_MAX,
+               "each label has its place");
 
 struct metrics_counts metrics_counts = {.routes = {"other"}, .route_count = 1};
 
@@ -16,35 +22,25 @@ const char *const metrics_apis[METRIC_APIS] = {"native", "openai", "a1111",
                                                "server", "page",   "other"};
 
 const struct counter_kind metrics_counter_kinds[METRIC_COUNTERS] = {
-    [METRIC_REJECTS] = {"sd35_rejects_total",
-                        "Requests for pictures that were turned away.",
-                        "reason",
-                        {"queue_full", "rate_limited", "draining", "model_loading", "no_worker",
-                         "no_memory", "storage", "storage_full", "too_large", "invalid",
-                         "idempotency_conflict", "timeout", "other"}},
-    [METRIC_FAULTS] = {"sd35_faults_total",
-                       "What went wrong, by class.",
-                       "class",
-                       {"bad_request", "out_of_memory", "numeric", "backend", "internal", "poison",
-                        "timeout", "storage", "no_memory", "lost", "worker_hung", "worker_lost",
-                        "other"}},
-    [METRIC_PICTURES] = {"sd35_pictures_total", "Pictures that were stored.", NULL, {"other"}},
-    [METRIC_STEPS] = {"sd35_steps_total", "Denoising steps, of each picture.", NULL, {"other"}},
-    [METRIC_PREVIEWS] = {"sd35_previews_total", "Live previews that were made.", NULL, {"other"}},
-    [METRIC_WORKER_RESTARTS] = {"sd35_worker_restarts_total",
-                                "Workers that were started again.",
+    [METRIC_REJECTS] = {"sd35_rejects_total", "Requests for pictures that were turned away.",
+                        "reason", reject_names},
+    [METRIC_FAULTS] = {"sd35_faults_total", "What went wrong, by class.", "class", fault_names},
+    [METRIC_PICTURES] = {"sd35_pictures_total", "Pictures that were stored.", NULL, NO_LABEL},
+    [METRIC_STEPS] = {"sd35_steps_total", "Denoising steps, of each picture.", NULL, NO_LABEL},
+    [METRIC_PREVIEWS] = {"sd35_previews_total", "Live previews that were made.", NULL, NO_LABEL},
+    [METRIC_WORKER_RESTARTS] = {"sd35_worker_restarts_total", "Workers that were started again.",
                                 "reason",
-                                {"exit", "signal", "hang", "out_of_memory", "front", "other"}},
-    [METRIC_AUTH_FAILURES] = {"sd35_auth_failures_total",
-                              "Requests that the gate refused.",
+                                (const char *const[]){"exit", "signal", "hang", "out_of_memory",
+                                                      "front", "other"}},
+    [METRIC_AUTH_FAILURES] = {"sd35_auth_failures_total", "Requests that the gate refused.",
                               "reason",
-                              {"none", "key", "expired", "revoked", "password", "session", "proxy",
-                               "scope", "host", "origin", "query", "malformed", "attempts",
-                               "other"}},
+                              (const char *const[]){"none", "key", "expired", "revoked", "password",
+                                                    "session", "proxy", "scope", "host", "origin",
+                                                    "query", "malformed", "attempts", "busy",
+                                                    "other"}},
     [METRIC_EVENTS_DROPPED] = {"sd35_events_dropped_total",
                                "Streams of events that were given up: the client read too slowly.",
-                               NULL,
-                               {"other"}},
+                               NULL, NO_LABEL},
 };
 
 const struct histogram_kind metrics_histogram_kinds[METRIC_HISTOGRAMS] = {

@@ -31,8 +31,8 @@ enum metric_histogram {
     METRIC_HISTOGRAMS
 };
 
-/* `label`: one of the counter's fixed set (a reject's reason, a fault's class), "" where it has
- * none; an unknown one counts as "other". */
+/* `label`: one of the counter's fixed set (of a reject or a fault its name in reasons.h), "" where
+ * it has none; an unknown one counts as "other". */
 void metrics_count(enum metric_counter counter, const char *label, double amount);
 void metrics_observe(enum metric_histogram histogram, double value);
 /* The routes that requests are counted by: all parts of the server, the last with routes NULL.

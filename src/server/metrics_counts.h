@@ -16,8 +16,8 @@
 
 struct counter_kind {
     const char *name, *help;
-    const char *label;                     /* NULL: it has none */
-    const char *values[METRIC_LABELS_MAX]; /* "other" is the last */
+    const char *label;         /* NULL: it has none */
+    const char *const *values; /* at most METRIC_LABELS_MAX; "other" is the last */
 };
 
 struct histogram_kind {

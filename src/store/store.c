@@ -9,10 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "store/store_private.h"
 
 #define LOCK_SECONDS 2
-#define LOCK_TRIES_PER_SECOND 50
 
 const char *job_state_name(enum job_state state)
 {
@@ -139,17 +139,16 @@ static bool recover_jobs(struct store *store, struct error *err)
 /* A server that was killed a moment ago may not be wholly gone: its lock is waited for. */
 static bool lock_folder(struct store *store, struct error *err)
 {
-    const struct timespec pause = {.tv_nsec = 1000000000L / LOCK_TRIES_PER_SECOND};
+    double end = seconds_now() + LOCK_SECONDS;
 
-    for (int tries = 0; flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+    while (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK)
             return error_set_errno(err, errno, "locking '%s'", store->folder);
-        if (tries == LOCK_SECONDS * LOCK_TRIES_PER_SECOND)
+        if (!pause_until(end))
             return error_set(err, ERROR_BAD_REQUEST,
                              "another server works on '%s': stop it, or give this one a folder of "
                              "its own",
                              store->folder);
-        nanosleep(&pause, NULL);
     }
     return true;
 }

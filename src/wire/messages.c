@@ -131,6 +131,8 @@ void job_message_write(struct record_writer *writer, const struct job_message *m
     record_put_bool(writer, message->is_frugal);
     record_put_i32(writer, message->attempt);
     spec_write(writer, &message->spec);
+    for (int32_t i = 0; i < message->spec.count; i++)
+        record_put_bool(writer, message->is_skipped[i]);
 }
 
 bool job_message_read(struct job_message *message, struct record_reader reader)
@@ -141,10 +143,25 @@ bool job_message_read(struct job_message *message, struct record_reader reader)
     message->attempt = get_range(&reader, 1, INT32_MAX);
     if (!spec_read(&message->spec, &reader))
         return false;
+    for (int32_t i = 0; i < message->spec.count; i++)
+        message->is_skipped[i] = record_get_bool(&reader);
     if (record_reader_is_done(&reader))
         return true;
     job_spec_finish(&message->spec);
     return false;
+}
+
+void skip_message_write(struct record_writer *writer, const struct skip_message *message)
+{
+    record_put_u64(writer, message->ticket);
+    record_put_i32(writer, message->image);
+}
+
+bool skip_message_read(struct skip_message *message, struct record_reader reader)
+{
+    message->ticket = record_get_u64(&reader);
+    message->image = get_range(&reader, 0, JOB_COUNT_MAX - 1);
+    return record_reader_is_done(&reader);
 }
 
 /* --- The worker itself --- */

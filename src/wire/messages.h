@@ -16,7 +16,7 @@ enum message_type {
     MESSAGE_WATCH,    /* u64 ticket, bool: previews are wanted */
     MESSAGE_ESTIMATE, /* u64 ticket, spec without pictures: answered by ESTIMATED, drawn never */
     MESSAGE_DRAIN,    /* nothing: finish what runs, take nothing more, exit 0 */
-    MESSAGE_SKIP,     /* u64 ticket: leave out the first picture that is not done, go on */
+    MESSAGE_SKIP,     /* struct skip_message: leave the picture out if it is not done, go on */
     MESSAGE_UPSCALE,  /* struct upscale_message: answered by UPSCALED */
     /* worker -> front */
     MESSAGE_LOADING = 64, /* struct loading_message: while it cannot draw yet */
@@ -39,6 +39,12 @@ struct job_message {
     bool is_frugal;  /* memory was short for it: one picture at a time */
     int32_t attempt; /* 1 at first */
     struct job_spec spec;
+    bool is_skipped[JOB_COUNT_MAX]; /* by picture: left out from the start */
+};
+
+struct skip_message {
+    uint64_t ticket;
+    int32_t image; /* 0 to count - 1; a greater one does not matter */
 };
 
 struct loading_message {
@@ -130,6 +136,7 @@ struct device_message {
 /* Each writes into an empty writer, whose has_failed tells. */
 void job_message_write(struct record_writer *writer, const struct job_message *message);
 void spec_write(struct record_writer *writer, const struct job_spec *spec);
+void skip_message_write(struct record_writer *writer, const struct skip_message *message);
 void loading_message_write(struct record_writer *writer, const struct loading_message *message);
 void worker_facts_write(struct record_writer *writer, const struct worker_facts *facts);
 void progress_message_write(struct record_writer *writer, const struct progress_message *message);
@@ -146,6 +153,7 @@ void device_message_write(struct record_writer *writer, const struct device_mess
  * of range. What is owned is freed with job_spec_finish. */
 MUST_CHECK bool job_message_read(struct job_message *message, struct record_reader reader);
 MUST_CHECK bool spec_read(struct job_spec *spec, struct record_reader *reader);
+MUST_CHECK bool skip_message_read(struct skip_message *message, struct record_reader reader);
 MUST_CHECK bool loading_message_read(struct loading_message *message, struct record_reader reader);
 MUST_CHECK bool worker_facts_read(struct worker_facts *facts, struct record_reader reader);
 MUST_CHECK bool progress_message_read(struct progress_message *message,

@@ -10,8 +10,9 @@
 struct ticket {
     struct ticket *next;
     uint64_t number;
-    bool is_running, is_cancelled, is_alone;
-    int skips; /* not taken yet */
+    bool is_running, is_cancelled;
+    bool skips[JOB_COUNT_MAX]; /* not taken yet */
+    int alone;                 /* the picture that is drawn alone; -1: none */
 };
 
 struct inbox {
@@ -70,7 +71,7 @@ static void update_stop_locked(struct inbox *inbox)
     for (const struct ticket *ticket = inbox->tickets; ticket; ticket = ticket->next) {
         runs = runs || ticket->is_running;
         goes_on = goes_on || (ticket->is_running && !ticket->is_cancelled &&
-                              !(ticket->is_alone && ticket->skips > 0));
+                              !(ticket->alone >= 0 && ticket->skips[ticket->alone]));
     }
     atomic_store(&inbox->stop, (runs && !goes_on) || inbox->state != INBOX_OPEN);
 }
@@ -87,29 +88,31 @@ bool inbox_is_cancelled(struct inbox *inbox, uint64_t number)
     return is_cancelled;
 }
 
-bool inbox_take_skip(struct inbox *inbox, uint64_t number)
+bool inbox_take_skip(struct inbox *inbox, uint64_t number, int *image)
 {
     struct ticket *ticket;
-    bool is_skipped;
+    bool is_skipped = false;
 
     pthread_mutex_lock(&inbox->lock);
     ticket = find_locked(inbox, number);
-    is_skipped = ticket && ticket->skips > 0;
-    if (is_skipped)
-        ticket->skips--;
+    for (int i = 0; ticket && !is_skipped && i < JOB_COUNT_MAX; i++) {
+        is_skipped = ticket->skips[i];
+        ticket->skips[i] = false;
+        *image = i;
+    }
     update_stop_locked(inbox);
     pthread_mutex_unlock(&inbox->lock);
     return is_skipped;
 }
 
-void inbox_set_alone(struct inbox *inbox, uint64_t number, bool is_alone)
+void inbox_set_alone(struct inbox *inbox, uint64_t number, int image)
 {
     struct ticket *ticket;
 
     pthread_mutex_lock(&inbox->lock);
     ticket = find_locked(inbox, number);
     if (ticket)
-        ticket->is_alone = is_alone;
+        ticket->alone = image;
     update_stop_locked(inbox);
     pthread_mutex_unlock(&inbox->lock);
 }
@@ -157,9 +160,10 @@ static bool read_message(struct inbox_message *message, uint32_t type, struct re
     case MESSAGE_JOB:
         return job_message_read(&message->job, reader);
     case MESSAGE_CANCEL:
-    case MESSAGE_SKIP:
         message->job.ticket = record_get_u64(&reader);
         return record_reader_is_done(&reader);
+    case MESSAGE_SKIP:
+        return skip_message_read(&message->skip, reader);
     case MESSAGE_WATCH:
         message->job.ticket = record_get_u64(&reader);
         message->job.is_watched = record_get_bool(&reader);
@@ -182,22 +186,26 @@ static bool add_ticket_locked(struct inbox *inbox, uint64_t number)
 
     if (!ticket)
         return false;
-    *ticket = (struct ticket){.next = inbox->tickets, .number = number};
+    *ticket = (struct ticket){.next = inbox->tickets, .number = number, .alone = -1};
     inbox->tickets = ticket;
     return true;
 }
 
-/* The job, or its next picture. */
-static void stop_locked(struct inbox *inbox, uint64_t number, bool is_skip)
+static void cancel_locked(struct inbox *inbox, uint64_t number)
 {
     struct ticket *ticket = find_locked(inbox, number);
 
-    if (!ticket)
-        return;
-    if (!is_skip)
+    if (ticket)
         ticket->is_cancelled = true;
-    else if (ticket->skips < JOB_COUNT_MAX)
-        ticket->skips++;
+    update_stop_locked(inbox);
+}
+
+static void skip_locked(struct inbox *inbox, const struct skip_message *skip)
+{
+    struct ticket *ticket = find_locked(inbox, skip->ticket);
+
+    if (ticket)
+        ticket->skips[skip->image] = true;
     update_stop_locked(inbox);
 }
 
@@ -207,8 +215,10 @@ static bool deliver(struct inbox *inbox, struct inbox_message *message)
     bool ok = true;
 
     pthread_mutex_lock(&inbox->lock);
-    if (message->type == MESSAGE_CANCEL || message->type == MESSAGE_SKIP) {
-        stop_locked(inbox, message->job.ticket, message->type == MESSAGE_SKIP);
+    if (message->type == MESSAGE_CANCEL) {
+        cancel_locked(inbox, message->job.ticket);
+    } else if (message->type == MESSAGE_SKIP) {
+        skip_locked(inbox, &message->skip);
     } else {
         ok = message->type != MESSAGE_JOB || add_ticket_locked(inbox, message->job.ticket);
         if (ok) {

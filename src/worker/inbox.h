@@ -18,6 +18,7 @@ struct inbox_message {
     struct inbox_message *next;
     enum message_type type; /* of the front's; never MESSAGE_CANCEL or MESSAGE_SKIP: see below */
     struct job_message job; /* of MESSAGE_WATCH: ticket and is_watched; ESTIMATE: and the spec */
+    struct skip_message skip;
     struct upscale_message upscale;
 };
 void inbox_message_destroy(struct inbox_message *message); /* NULL is fine */
@@ -37,11 +38,11 @@ enum inbox_state inbox_state(struct inbox *inbox);
 
 /* A job is known from its message on until it is forgotten. */
 bool inbox_is_cancelled(struct inbox *inbox, uint64_t ticket);
-/* Whether a picture of the job is to be left out that was not asked about yet. */
-bool inbox_take_skip(struct inbox *inbox, uint64_t ticket);
+/* A picture of the job that is to be left out, once for each. False: there is no other. */
+bool inbox_take_skip(struct inbox *inbox, uint64_t ticket, int *image);
 void inbox_set_running(struct inbox *inbox, uint64_t ticket);
-/* Of a running job that draws one picture alone: a skip stops it. */
-void inbox_set_alone(struct inbox *inbox, uint64_t ticket, bool is_alone);
+/* The picture that a running job draws alone: its skip stops it. -1: none. */
+void inbox_set_alone(struct inbox *inbox, uint64_t ticket, int image);
 void inbox_forget(struct inbox *inbox, uint64_t ticket);
 /* Set while there are running jobs and none of them is to go on, and once the front is gone. */
 const atomic_bool *inbox_stop(const struct inbox *inbox);

@@ -254,11 +254,13 @@ void worker_draw_alone(struct worker *worker, struct worker_job *job)
     job->job = NULL;
     worker->batch = NULL; /* pipeline_run has its own */
     worker->batch_size = 1;
-    inbox_set_alone(worker->inbox, job->message.ticket, true);
-    for (int i = 0; ok && i < job->request.image_count; i++)
-        if (job->place_of[i] == PICTURE_WAITS)
-            ok = draw_picture(worker, job, i, &err);
-    inbox_set_alone(worker->inbox, job->message.ticket, false);
+    for (int i = 0; ok && i < job->request.image_count; i++) {
+        if (job->place_of[i] != PICTURE_WAITS)
+            continue;
+        inbox_set_alone(worker->inbox, job->message.ticket, i);
+        ok = draw_picture(worker, job, i, &err);
+    }
+    inbox_set_alone(worker->inbox, job->message.ticket, -1);
     pipeline_batch_close(worker->pipeline);
     pipeline_watch(worker->pipeline, inbox_stop(worker->inbox));
     if (ok)

@@ -47,8 +47,10 @@ void worker_take_job(struct worker *worker, struct job_message *message)
     message->spec = (struct job_spec){0};
     job->request = worker_request(&job->message.spec);
     job->draws_alone = job->was_short_of_memory = message->is_frugal;
-    for (int i = 0; i < JOB_COUNT_MAX; i++)
-        job->place_of[i] = PICTURE_WAITS;
+    for (int i = 0; i < job->request.image_count; i++) {
+        job->place_of[i] = message->is_skipped[i] ? PICTURE_IS_SKIPPED : PICTURE_WAITS;
+        job->skipped += message->is_skipped[i];
+    }
     while (*last)
         last = &(*last)->next;
     *last = job;
@@ -145,14 +147,10 @@ int worker_picture_count(const struct worker_job *job)
     return job->request.image_count - job->skipped;
 }
 
-/* The first that is not done: the one that is shown while it is drawn. */
-static void skip_picture(struct worker *worker, struct worker_job *job)
+/* Unless it is done, which the front did not know yet. */
+static void skip_picture(struct worker *worker, struct worker_job *job, int image)
 {
-    int image = 0;
-
-    while (image < job->request.image_count && job->place_of[image] < PICTURE_WAITS)
-        image++;
-    if (image == job->request.image_count)
+    if (image >= job->request.image_count || job->place_of[image] < PICTURE_WAITS)
         return;
     if (job->place_of[image] >= 0)
         pipeline_batch_leave(worker->batch, job->place_of[image]);
@@ -163,11 +161,12 @@ static void skip_picture(struct worker *worker, struct worker_job *job)
 void worker_drop_skipped(struct worker *worker)
 {
     struct worker_job *next;
+    int image;
 
     for (struct worker_job *job = worker->jobs; job; job = next) {
         next = job->next;
-        while (inbox_take_skip(worker->inbox, job->message.ticket))
-            skip_picture(worker, job);
+        while (inbox_take_skip(worker->inbox, job->message.ticket, &image))
+            skip_picture(worker, job, image);
         if (job->finished == worker_picture_count(job))
             worker_finish_job(worker, job);
     }

@@ -33,10 +33,16 @@ SPEC = {"prompt": "two apples", "width": 128, "height": 128, "steps": 4, "seed":
 class Server:
     """A container that serves; `outputs` is its folder out here."""
 
-    def __init__(self, engine, outputs, *options, name=NAME, arguments=("--port=7860", "--fp8"), tag=image.IMAGE, port=PORT):
-        self.engine, self.outputs, self.name, self.port = engine, pathlib.Path(outputs), name, port
-        engine.docker("run", "--detach", "--name", name, "--health-interval=1s", *options, "--volume", f"{self.outputs}:/app/outputs", tag, *arguments)
+    def __init__(self, engine, outputs, name=NAME):
+        self.engine, self.outputs, self.name, self.port = engine, pathlib.Path(outputs), name, PORT
         self.key = None
+
+    @classmethod
+    def run(cls, engine, outputs, *options, arguments=("--port=7860", "--fp8"), tag=image.IMAGE):
+        """Of a container that is started here, and not by what a user does."""
+        server = cls(engine, outputs)
+        engine.docker("run", "--detach", "--name", NAME, "--health-interval=1s", *options, "--volume", f"{server.outputs}:/app/outputs", tag, *arguments)
+        return server
 
     def __enter__(self):
         return self
@@ -94,7 +100,7 @@ class Server:
 
 
 def plain(engine, outputs, *options, **more):
-    return Server(engine, outputs, "--publish", f"{PORT}:7860", *options, **more)
+    return Server.run(engine, outputs, "--publish", f"{PORT}:7860", *options, **more)
 
 
 # --- Scenarios ---
@@ -106,9 +112,7 @@ def readme(engine, folder):
     assert "--gpus all" in command and "outputs:/app/outputs" in command, command
     for again in (False, True):
         subprocess.run(command, shell=True, check=True, cwd=folder, env=engine.environment, stdout=subprocess.DEVNULL)
-        server = Server.__new__(Server)
-        server.engine, server.outputs, server.name, server.port = engine, folder / "outputs", NAME, PORT
-        with server:
+        with Server(engine, folder / "outputs") as server:
             server.ready()
             if again:
                 server.same_as_before(job, picture)
@@ -175,7 +179,7 @@ def not_writable(engine, folder):
 
 def no_network(engine, folder):
     """Nothing is downloaded: it starts without any network, and draws."""
-    with Server(engine, folder / "outputs", "--network", "none") as server:
+    with Server.run(engine, folder / "outputs", "--network", "none") as server:
         server.ready()
         pid = engine.inspect(server.name, "{{.State.Pid}}")
         client = ("import json, sys, urllib.request as u; r = u.Request('http://127.0.0.1:7860/api/v1/jobs?wait=60', sys.argv[2].encode(), "
@@ -242,9 +246,7 @@ def compose(engine, folder):
     try:
         run("up", "--detach", "--no-build")
         name = engine.docker("ps", "--quiet", "--filter", "label=com.docker.compose.project=sd35test")
-        server = Server.__new__(Server)
-        server.engine, server.outputs, server.name, server.port = engine, folder / "outputs", name, PORT
-        server.ready().draw()
+        Server(engine, folder / "outputs", name).ready().draw()
     finally:
         run("down")
 

@@ -27,6 +27,7 @@ READ(failed_message)
 READ(estimated_message)
 READ(device_message)
 READ(upscaled_message)
+READ(skip_message)
 
 static void check_job_message(struct record_reader reader, struct record_writer *again)
 {
@@ -55,6 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         check_progress_message, check_preview_message,  check_picture_message,
         check_done_message,     check_failed_message,   check_estimated_message,
         check_device_message,   check_upscaled_message, check_upscale_message,
+        check_skip_message,
     };
     struct record_writer again = {0};
 

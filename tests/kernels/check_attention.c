@@ -2,6 +2,8 @@
 
 #include "kernel_check.h"
 
+#define HEAD_WIDTH 64
+
 struct shape {
     int64_t batch, queries, keys, heads, width;
 };
@@ -163,12 +165,64 @@ static void check_row_is_independent(struct kernel_check *check)
     kernel_release(check);
 }
 
+/* --- Scores that cannot exceed a limit, of which devices make something --- */
+
+/* RMS-normed queries and keys, and what their scores cannot exceed: joint_block.c. */
+static float norm_part(struct kernel_check *check, struct tensor *q, struct tensor *k,
+                       double spread)
+{
+    struct tensor q_weight = KERNEL_TENSOR(check, DTYPE_F32, 0, HEAD_WIDTH);
+    struct tensor k_weight = KERNEL_TENSOR(check, DTYPE_F32, 0, HEAD_WIDTH);
+    double largest = 0.0;
+
+    kernel_randomise(check, &q_weight, 1.0, spread);
+    kernel_randomise(check, &k_weight, 1.0, spread);
+    check->ref->rms_norm(check->ref_stream, q, q, &q_weight, 1e-6f);
+    check->ref->rms_norm(check->ref_stream, k, k, &k_weight, 1e-6f);
+    for (int64_t i = 0; i < HEAD_WIDTH; i++)
+        largest = fmax(largest, fabs(kernel_get(&q_weight, i) * kernel_get(&k_weight, i)));
+    return (float)(1.01 * sqrt(HEAD_WIDTH) * largest);
+}
+
+/* With a small spread the bound is small enough to do without a running maximum; with a large one
+ * it is not. */
+static void check_score_limit(struct kernel_check *check, int64_t tokens, double spread)
+{
+    struct tensor fused = KERNEL_TENSOR(check, check->f, 0, 2, tokens, 3 * 3 * HEAD_WIDTH);
+    struct inputs in = {part(&fused, 0, tokens, 3, HEAD_WIDTH),
+                        part(&fused, 1, tokens, 3, HEAD_WIDTH),
+                        part(&fused, 2, tokens, 3, HEAD_WIDTH)};
+    struct tensor like = KERNEL_TENSOR(check, check->f, 0, 2, tokens, 3, HEAD_WIDTH);
+    struct tensor want = kernel_like(check, &like);
+    float limits[2] = {norm_part(check, &in.q, &in.k, spread), 0.0f};
+
+    for (size_t i = 0; i < COUNT_OF(limits); i++) {
+        struct attention_options options = {.scale = 0.125f, .score_limit = limits[i]};
+        struct tensor got = kernel_like(check, &like);
+
+        if (i == 0)
+            check->ref->attention(check->ref_stream, &want, &in.q, &in.k, &in.v, &options);
+        run_fast(check, &got, &in, &options);
+        kernel_expect_close(check, &got, &want,
+                            check->f == DTYPE_F32 ? kernel_tolerance(check->f, HEAD_WIDTH) * 60
+                                                  : 2.0 * kernel_tolerance(check->f, HEAD_WIDTH),
+                            "attention [2, %d, 3, 64] with scores up to %g", (int)tokens,
+                            (double)limits[i]);
+    }
+    kernel_release(check);
+}
+
 static void check_attention(struct kernel_check *check)
 {
     check_shapes(check);
     check_huge_logits(check);
     check_hidden_keys(check);
     check_row_is_independent(check);
+    if (check->plugin) {
+        check_score_limit(check, 429, 0.2);
+        check_score_limit(check, 429, 3.0);
+        check_score_limit(check, 77, 0.2);
+    }
 }
 
 struct bench_case {

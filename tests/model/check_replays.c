@@ -4,6 +4,7 @@
  * usage: check_replays [--device NAME] [--model PATH]
  */
 #include "support/support.h"
+#include "support/test_model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,6 @@
 
 #include "host_recorder.h"
 #include "pipeline/pipeline_private.h"
-#include "random_model.h"
 
 #define BATCH 2
 #define T5_LENGTH 80
@@ -298,22 +298,12 @@ static void pictures_drawn_by_replays_equal_those_of_ops_one_by_one(void **state
     free(want);
 }
 
-static void write_model(void)
+static int write_model(void **state)
 {
-    struct random_model_options options;
-    struct error err;
-
-    model = test_path("model");
-    if (!random_model_preset(&options, "tiny"))
-        exit(99);
-    options.output = model;
-    options.layout = RANDOM_MODEL_DIFFUSERS;
-    options.dtype = DTYPE_F16;
-    options.seed = 3;
-    if (!random_model_write(&options, &err)) {
-        fprintf(stderr, "%s\n", err.message);
-        exit(99);
-    }
+    (void)state;
+    if (!model)
+        model = test_model();
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -331,7 +321,5 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--model") == 0)
             model = argv[i + 1];
     }
-    if (!model)
-        write_model();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, write_model, NULL);
 }

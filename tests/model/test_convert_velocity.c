@@ -1,5 +1,6 @@
 /* What converting a transformer does to the velocity that it predicts, on random weights. */
 #include "support/support.h"
+#include "support/test_model.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,44 +11,37 @@
 #include "base/arena.h"
 #include "convert/convert.h"
 #include "model/mmdit.h"
-#include "random_model.h"
 #include "weights/model_files.h"
 
 #define TOKENS 20
 #define SIDE 16 /* of the latent */
 
-static const char *write_model(const char *name, int outliers, enum dtype dtype)
+static struct random_model_options transformer(void)
 {
-    struct random_model_options options;
-    struct error err;
+    struct random_model_options options = test_model_options();
 
-    assert_true(random_model_preset(&options, "tiny"));
-    options.output = test_path(name);
-    options.dtype = dtype;
     options.with_encoders = false;
     options.dual_layers = 2;
-    options.outliers = outliers;
     options.outlier_scale = 1e5f;
-    if (!random_model_write(&options, &err))
-        fail_msg("%s", err.message);
-    return options.output;
+    return options;
+}
+
+static const char *write_model(const char *name, int outliers)
+{
+    struct random_model_options options = transformer();
+
+    options.outliers = outliers;
+    return test_model_write(name, &options);
 }
 
 /* The same weights, cast to FP8 without factors. */
 static const char *write_plain_cast(const char *name)
 {
-    struct random_model_options options;
-    struct error err;
+    struct random_model_options options = transformer();
 
-    assert_true(random_model_preset(&options, "tiny"));
-    options.output = test_path(name);
     options.layout = RANDOM_MODEL_SINGLE;
     options.dtype = DTYPE_F8_E4M3;
-    options.with_encoders = false;
-    options.dual_layers = 2;
-    if (!random_model_write(&options, &err))
-        fail_msg("%s", err.message);
-    return options.output;
+    return test_model_write(name, &options);
 }
 
 static const char *convert(const char *model, const char *name, enum convert_layout layout,
@@ -194,7 +188,7 @@ static double error_against(const struct tensor *want, const char *model)
 
 static void velocities_stay_within_3_percent(void **state)
 {
-    const char *model = write_model("plain", 0, DTYPE_F16);
+    const char *model = write_model("plain", 0);
     struct tensor want = velocity_of(model);
     double row, tensor, e5m2, cast;
 
@@ -213,7 +207,7 @@ static void velocities_stay_within_3_percent(void **state)
 
 static void factors_for_rows_halve_the_error_of_outliers(void **state)
 {
-    const char *model = write_model("outliers", 1, DTYPE_F16);
+    const char *model = write_model("outliers", 1);
     struct tensor want = velocity_of(model);
     double row, tensor;
 
@@ -229,7 +223,7 @@ static void factors_for_rows_halve_the_error_of_outliers(void **state)
 /* The same weights in every layout: FP8 codes and factors, and so the velocity. */
 static void one_file_means_the_same_as_a_folder(void **state)
 {
-    const char *model = write_model("layouts", 0, DTYPE_F16);
+    const char *model = write_model("layouts", 0);
     struct tensor folder =
         velocity_of(convert(model, "layouts-folder", CONVERT_DIFFUSERS, DTYPE_F8_E4M3));
 

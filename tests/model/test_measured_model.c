@@ -1,5 +1,6 @@
 /* Weights that are replaced in memory draw what a converted model draws. */
 #include "support/support.h"
+#include "support/test_model.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,7 +10,6 @@
 #include "calibrate/measured_model.h"
 #include "calibrate/picture_error.h"
 #include "convert/convert.h"
-#include "random_model.h"
 
 #define SIDE 64
 
@@ -17,20 +17,11 @@ static struct convert_options options; /* of the test's model */
 
 static int make_model(void **state)
 {
-    struct random_model_options random;
-    struct error err;
+    struct random_model_options random = test_model_options();
 
     (void)state;
-    if (!random_model_preset(&random, "tiny"))
-        return 1;
-    random.output = test_path("model");
-    random.dtype = DTYPE_F16;
     random.layers = random.dual_layers = 2;
-    if (!random_model_write(&random, &err)) {
-        print_error("%s\n", err.message);
-        return 1;
-    }
-    options = (struct convert_options){.model = random.output,
+    options = (struct convert_options){.model = test_model_write("model", &random),
                                        .format = DTYPE_F8_E4M3,
                                        .shard_bytes = CONVERT_SHARD_BYTES,
                                        .made_by = "test"};

@@ -1,5 +1,6 @@
 /* Whole pipelines on small random models: what must hold whatever the weights are. */
 #include "support/support.h"
+#include "support/test_model.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,7 +9,6 @@
 
 #include "base/file.h"
 #include "pipeline/pipeline_private.h"
-#include "random_model.h"
 
 #define SIDE 64
 
@@ -16,18 +16,11 @@
 
 static const char *write_model(const char *name, enum random_model_layout layout, enum dtype dtype)
 {
-    struct random_model_options options;
-    struct error err;
-    const char *path = test_path(name);
+    struct random_model_options options = test_model_options();
 
-    assert_true(random_model_preset(&options, "tiny"));
-    options.output = path;
     options.layout = layout;
     options.dtype = dtype;
-    options.seed = 3;
-    if (!random_model_write(&options, &err))
-        fail_msg("%s", err.message);
-    return path;
+    return test_model_write(name, &options);
 }
 
 /* Written once, used by most tests. */
@@ -36,7 +29,7 @@ static const char *model;
 static int write_shared_model(void **state)
 {
     (void)state;
-    model = write_model("model", RANDOM_MODEL_DIFFUSERS, DTYPE_F16);
+    model = test_model();
     return 0;
 }
 

@@ -120,6 +120,14 @@ uint64_t fake_worker_expect(struct fake_worker *worker, uint32_t type)
     return type == MESSAGE_DRAIN ? 0 : record_get_u64(&reader);
 }
 
+struct skip_message fake_worker_skip(struct fake_worker *worker)
+{
+    struct skip_message message;
+
+    assert_true(skip_message_read(&message, wait_for(worker, MESSAGE_SKIP)));
+    return message;
+}
+
 struct job_message fake_worker_take(struct fake_worker *worker)
 {
     struct job_message message;

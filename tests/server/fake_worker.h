@@ -27,6 +27,8 @@ void fake_worker_end(struct fake_worker *worker, enum worker_end end, uint64_t m
 
 /* Waits for a record of this type and skips others; the ticket in it. */
 uint64_t fake_worker_expect(struct fake_worker *worker, uint32_t type);
+/* Waits for a picture that is to be left out. */
+struct skip_message fake_worker_skip(struct fake_worker *worker);
 /* Waits for a job; freed with job_spec_finish. */
 struct job_message fake_worker_take(struct fake_worker *worker);
 void fake_worker_progress(struct fake_worker *worker, uint64_t ticket, int step, int step_count);

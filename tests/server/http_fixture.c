@@ -277,6 +277,24 @@ void fixture_release(void)
     }
 }
 
+int fixture_setup(void **state)
+{
+    const struct http_limits limits = fixture_limits();
+
+    (void)state;
+    fixture_start(&limits);
+    return 0;
+}
+
+int fixture_teardown(void **state)
+{
+    (void)state;
+    fixture_release();
+    if (fixture_server)
+        fixture_stop(1);
+    return 0;
+}
+
 int fixture_tell(const void *bytes, size_t size)
 {
     int count = 0;

@@ -27,6 +27,9 @@ struct http_limits fixture_limits(void);
 void fixture_start(const struct http_limits *limits);
 void fixture_start_with(const struct http_options *options, const struct http_limits *limits);
 void fixture_stop(double seconds);
+/* A test's own server, with fixture_limits; what waits at /slow is answered at the end. */
+int fixture_setup(void **state);
+int fixture_teardown(void **state);
 /* Answers those at /slow. */
 void fixture_release(void);
 /* Writes to the streams that are open; returns how many took it. */

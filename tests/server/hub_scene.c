@@ -144,8 +144,10 @@ bool scene_submit(struct scene *scene, struct wish wish, struct job_view *view, 
                                         .body_size = wish.body ? strlen(wish.body) : 0,
                                         .timeout = wish.timeout,
                                         .jobs_per_minute = wish.jobs_per_minute};
-    bool is_done = hub_submit(scene->hub, &submission, view, is_new, err);
+    bool is_done;
 
+    spec.count = wish.count ? wish.count : 1;
+    is_done = hub_submit(scene->hub, &submission, view, is_new, err);
     job_spec_finish(&spec);
     return is_done;
 }

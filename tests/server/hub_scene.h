@@ -51,6 +51,7 @@ struct wish {
     const char *owner, *key, *body;
     double timeout;
     int32_t jobs_per_minute;
+    int32_t count; /* 0: one picture */
 };
 
 struct id {

@@ -8,23 +8,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static int start(void **state)
-{
-    const struct http_limits limits = fixture_limits();
-
-    (void)state;
-    fixture_start(&limits);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    fixture_release();
-    fixture_stop(1);
-    return 0;
-}
-
 static void expect_answer(const char *request, int status, const char *has)
 {
     char *answer = client_ask(request);
@@ -529,7 +512,7 @@ static void a_gate_that_decides_after_the_end_does_no_harm(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(every_answer_has_the_headers_of_security),
         TEST(paths_queries_and_cookies_are_decoded),

@@ -9,22 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static int start(void **state)
-{
-    const struct http_limits limits = fixture_limits();
-
-    (void)state;
-    fixture_start(&limits);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    fixture_stop(1);
-    return 0;
-}
-
 #define EVIL "GET /evil HTTP/1.1\r\n" HOST "\r\n"
 
 struct shape {
@@ -567,7 +551,7 @@ static void random_bytes_do_no_harm(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(malformed_requests_are_refused_and_nothing_is_read_behind_them),
         TEST(good_requests_after_good_ones_are_read),

@@ -22,24 +22,6 @@
 #define EVENTS "GET /events HTTP/1.1\r\n" HOST "\r\n"
 #define SLOW "GET /slow HTTP/1.1\r\n" HOST "\r\n"
 
-static int start(void **state)
-{
-    const struct http_limits limits = fixture_limits();
-
-    (void)state;
-    fixture_start(&limits);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    fixture_release();
-    if (fixture_server)
-        fixture_stop(1);
-    return 0;
-}
-
 static void restart(const struct http_limits *limits)
 {
     fixture_stop(1);
@@ -511,7 +493,7 @@ static void the_end_does_not_wait_for_ever(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(slow_headers_are_cut_off),
         TEST(idle_connections_are_closed),

@@ -292,6 +292,48 @@ static void a_skipped_picture_ends_no_job_but_its_last_does(void **state)
     job_view_finish(&view);
 }
 
+static void leave_out(struct scene *scene, const char *id, uint64_t ticket, int32_t image)
+{
+    struct skip_message message;
+
+    hub_skip(scene->hub, id, "anna");
+    message = fake_worker_skip(&scene->worker);
+    assert_int_equal(message.ticket, ticket);
+    assert_int_equal(message.image, image);
+}
+
+static void what_was_skipped_stays_so_when_the_worker_dies(void **state)
+{
+    struct scene *scene = *state;
+    struct job_message again;
+    struct job_view view;
+    uint64_t ticket;
+    struct id id;
+
+    scene_bring_worker(scene);
+    id = scene_add_job(scene, (struct wish){.count = 4});
+    ticket = scene_take(scene);
+    leave_out(scene, id.text, ticket, 0);
+    fake_worker_picture(&scene->worker, ticket, 1);
+    scene_hear(&scene->ears, EVENT_PICTURE);
+    leave_out(scene, id.text, ticket, 2);
+    fake_worker_die(&scene->worker);
+    scene_bring_worker(scene);
+    again = fake_worker_take(&scene->worker);
+    job_spec_finish(&again.spec);
+    assert_int_equal(again.attempt, 2);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(again.is_skipped[i], i == 0 || i == 2);
+    leave_out(scene, id.text, again.ticket, 1); /* it is drawn anew */
+    leave_out(scene, id.text, again.ticket, 3);
+    fake_worker_picture(&scene->worker, again.ticket, 3); /* was under way */
+    fake_worker_done(&scene->worker, again.ticket);
+    scene_hear(&scene->ears, EVENT_JOB_DONE);
+    view = scene_peek(scene, id.text);
+    assert_int_equal(view.picture_count, 2);
+    job_view_finish(&view);
+}
+
 static void all_jobs_of_an_owner_are_cancelled(void **state)
 {
     struct scene *scene = *state;
@@ -783,6 +825,7 @@ int main(void)
         HUB_TEST(a_full_disk_takes_nothing),
         HUB_TEST(jobs_are_cancelled_in_every_state),
         HUB_TEST(a_skipped_picture_ends_no_job_but_its_last_does),
+        HUB_TEST(what_was_skipped_stays_so_when_the_worker_dies),
         HUB_TEST(all_jobs_of_an_owner_are_cancelled),
         HUB_TEST(a_deadline_ends_jobs_that_wait_or_run),
         HUB_TEST(a_job_that_kills_workers_fails_and_others_go_on),

@@ -8,8 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/auth_rules.h"
 #include "server/health.h"
 #include "server/metrics.h"
+#include "server/reasons.h"
+#include "server/supervisor.h"
 
 /* --- A hub without threads, and an exchange that keeps its answer --- */
 
@@ -211,6 +214,39 @@ static void test_counting(void **state)
     assert_true(value_now(&ready_hub, "sd35_worker_restarts_total{reason=\"other\"}") == 3);
 }
 
+static void expect_own_label(enum metric_counter counter, const char *series, const char *label)
+{
+    char own[128], other[128];
+    double before, others;
+
+    assert_non_null(label);
+    snprintf(own, sizeof own, series, label);
+    snprintf(other, sizeof other, series, "other");
+    before = value_now(NULL, own);
+    others = value_now(NULL, other);
+    metrics_count(counter, label, 1);
+    if (!(value_now(NULL, own) == before + 1 && value_now(NULL, other) == others))
+        fail_msg("%s does not count what it is named after", own);
+}
+
+/* All that the server counts by: "other" is for what nobody thought of. */
+static void test_every_reason_has_its_own_label(void **state)
+{
+    (void)state;
+    for (int i = 0; i < REJECT_REASONS; i++)
+        expect_own_label(METRIC_REJECTS, "sd35_rejects_total{reason=\"%s\"}", reject_names[i]);
+    for (int i = 0; i < FAULTS; i++)
+        expect_own_label(METRIC_FAULTS, "sd35_faults_total{class=\"%s\"}", fault_names[i]);
+    for (int i = WORKER_END_UNKNOWN + 1; i < WORKER_ENDS; i++)
+        expect_own_label(METRIC_WORKER_RESTARTS, "sd35_worker_restarts_total{reason=\"%s\"}",
+                         worker_end_name((uint32_t)i));
+    assert_string_equal(worker_end_name(WORKER_END_UNKNOWN), "other");
+    assert_string_equal(worker_end_name(WORKER_ENDS), "other");
+    for (int i = AUTH_PASSES + 1; i < AUTH_VERDICTS; i++)
+        expect_own_label(METRIC_AUTH_FAILURES, "sd35_auth_failures_total{reason=\"%s\"}",
+                         auth_answer((enum auth_verdict)i)->reason);
+}
+
 static void test_histograms(void **state)
 {
     (void)state;
@@ -399,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_every_line_has_the_grammar),
         cmocka_unit_test(test_promtool_agrees),
         cmocka_unit_test(test_counting),
+        cmocka_unit_test(test_every_reason_has_its_own_label),
         cmocka_unit_test(test_histograms),
         cmocka_unit_test(test_nobody_outside_makes_series),
         cmocka_unit_test(test_gauges_of_the_hub),

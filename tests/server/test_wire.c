@@ -48,7 +48,9 @@ static const struct job_message job = {
             .mask = {(unsigned char *)"", 0},
             .mask_is_alpha = true,
         },
+    .is_skipped = {false, true, false},
 };
+static const struct skip_message skip_it = {7, 2};
 static const struct loading_message loading = {"loading weights", 0.5};
 static const struct worker_facts facts = {
     "m", "v", "d", "f16", "m.safetensors", "0123456789abcdef", 64, 24, 2, true, false, true, 64, 64,
@@ -80,6 +82,7 @@ static const struct device_message device = {1, 3, 2, -1, -1, -1, 2};
         return true;                                                                               \
     }
 
+MESSAGE(skip_it, skip_message)
 MESSAGE(loading, loading_message)
 MESSAGE(facts, worker_facts)
 MESSAGE(progress, progress_message)
@@ -133,6 +136,7 @@ static const struct {
     bool (*read)(struct record_reader reader, struct record_writer *again);
 } messages[] = {
     {"job", write_job, read_job},
+    {"skip", write_skip_it, read_skip_it},
     {"loading", write_loading, read_loading},
     {"facts", write_facts, read_facts},
     {"progress", write_progress, read_progress},
@@ -198,6 +202,8 @@ static void a_jobs_values_arrive_where_they_belong(void **state)
     assert_non_null(message.spec.mask.bytes);
     assert_true(message.spec.mask_is_alpha);
     assert_false(message.spec.mask_inverted);
+    assert_false(message.is_skipped[0]);
+    assert_true(message.is_skipped[1]);
     job_spec_finish(&message.spec);
     record_writer_finish(&record);
 }

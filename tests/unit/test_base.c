@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/size.h"
@@ -660,6 +661,19 @@ static void thread_pool_of_size_zero_takes_the_cpus_that_the_process_may_use(voi
     thread_pool_destroy(pool);
 }
 
+static void pause_until_waits_between_tries_and_not_after_the_last(void **state)
+{
+    double start = seconds_now();
+    int tries = 0;
+
+    (void)state;
+    assert_false(pause_until(start));
+    while (pause_until(start + 0.1))
+        tries++;
+    assert_true(seconds_now() >= start + 0.1);
+    assert_in_range(tries, 1, 6); /* each takes at least its pause */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -687,6 +701,7 @@ int main(void)
         cmocka_unit_test(file_write_on_a_full_disk_fails_and_leaves_the_old_file),
         cmocka_unit_test(file_writer_commit_that_cannot_rename_fails_and_leaves_nothing),
         cmocka_unit_test(file_join_puts_exactly_one_slash),
+        cmocka_unit_test(pause_until_waits_between_tries_and_not_after_the_last),
         cmocka_unit_test(thread_pool_run_calls_the_task_once_on_every_thread),
         cmocka_unit_test(thread_pool_barrier_separates_writing_from_reading),
         cmocka_unit_test(thread_pool_next_hands_out_every_number_once_each_time),

@@ -8,45 +8,8 @@
 #include <webp/decode.h>
 
 #include "image/image.h"
+#include "support/failing_memory.h"
 #include "support/pictures.h"
-
-/* --- Memory that runs out: the linker sends the library's calls here --- */
-
-static int allocations_left = -1; /* negative: no limit */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
-FILE *__real_open_memstream(char **bytes, size_t *size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-FILE *__wrap_open_memstream(char **bytes, size_t *size);
-
-static bool may_allocate(void)
-{
-    return allocations_left < 0 || (allocations_left > 0 && allocations_left-- > 0);
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return may_allocate() ? __real_malloc(size) : NULL;
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return may_allocate() ? __real_calloc(count, size) : NULL;
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    return may_allocate() ? __real_realloc(memory, size) : NULL;
-}
-
-FILE *__wrap_open_memstream(char **bytes, size_t *size)
-{
-    return may_allocate() ? __real_open_memstream(bytes, size) : NULL;
-}
 
 /* --- Pictures and formats --- */
 

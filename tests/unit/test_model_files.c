@@ -1,5 +1,6 @@
 /* Model files: the four kinds of source, told apart by content, and what is wrong with others. */
 #include "support/support.h"
+#include "support/test_model.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -11,7 +12,6 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "random_model.h"
 #include "random_tensors.h"
 #include "random_tokenizers.h"
 #include "weights/model_files.h"
@@ -22,30 +22,17 @@
 
 static struct random_model_options tiny(void)
 {
-    struct random_model_options options;
+    struct random_model_options options = test_model_options();
 
-    assert_true(random_model_preset(&options, "tiny"));
-    options.dtype = DTYPE_F16;
     options.dual_layers = 1;
     return options;
-}
-
-static const char *write_model(const char *name, const struct random_model_options *options)
-{
-    struct random_model_options named = *options;
-    struct error err = {0};
-
-    named.output = test_path(name);
-    if (access(named.output, F_OK) != 0 && !random_model_write(&named, &err))
-        fail_msg("%s", err.message);
-    return named.output;
 }
 
 static const char *folder_model(void)
 {
     struct random_model_options options = tiny();
 
-    return write_model("folder-model", &options);
+    return test_model_write("folder-model", &options);
 }
 
 /* A file of its own folder, whose name says nothing. */
@@ -59,7 +46,7 @@ static const char *single_model(enum random_model_layout layout, const char *fol
         options.dtype = DTYPE_F8_E4M3;
     (void)mkdir(test_path(folder), 0777);
     snprintf(name, sizeof name, "%s/weights.bin", folder);
-    return write_model(name, &options);
+    return test_model_write(name, &options);
 }
 
 static struct model_files *open_paths(const struct model_paths *paths)
@@ -191,7 +178,7 @@ static void scaled_fp8_files_hold_the_same_tensors_up_to_rounding(void **state)
 
     (void)state;
     converted.dtype = DTYPE_F8_E4M3;
-    ours = open_model(write_model("converted", &converted));
+    ours = open_model(test_model_write("converted", &converted));
     assert_true(compare_component(COMPONENT_TRANSFORMER, folder, comfy, false) > 50);
     assert_int_equal(compare_component(COMPONENT_T5, folder, comfy, false), 3 * 7);
     assert_int_equal(compare_component(COMPONENT_VAE, folder, comfy, false), 0);
@@ -405,13 +392,13 @@ static void a_random_model_without_encoders_has_none(void **state)
 
     (void)state;
     options.with_t5 = false;
-    files = open_model(write_model("without-t5", &options));
+    files = open_model(test_model_write("without-t5", &options));
     assert_null(files->component[COMPONENT_T5]);
     assert_null(files->tokenizer_directory[COMPONENT_T5]);
     assert_non_null(files->component[COMPONENT_CLIP_G]);
     model_files_close(files);
     options.with_encoders = false;
-    files = open_model(write_model("without-encoders", &options));
+    files = open_model(test_model_write("without-encoders", &options));
     assert_null(files->component[COMPONENT_CLIP_G]);
     assert_non_null(files->component[COMPONENT_VAE]);
     model_files_close(files);

@@ -1,5 +1,6 @@
 /* Model search: made-up folders of models and caches, with all that can be wrong with them. */
 #include "support/support.h"
+#include "support/test_model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,6 @@
 
 #include "base/file.h"
 #include "library/model_search.h"
-#include "random_model.h"
 
 #define COMMIT "b940f670f0eda2d07fbb75229e779da1ad11eb80"
 #define OTHER_COMMIT "11eb80f670f0eda2d07fbb75229e779da1ad1111"
@@ -33,16 +33,10 @@ static const char *make_folder(const char *name)
 
 static const char *random_model(const char *name, enum random_model_layout layout)
 {
-    struct random_model_options options;
-    struct error err = {0};
+    struct random_model_options options = test_model_options();
 
-    assert_true(random_model_preset(&options, "tiny"));
-    options.dtype = DTYPE_F16;
     options.layout = layout;
-    options.output = test_path(name);
-    if (access(options.output, F_OK) != 0 && !random_model_write(&options, &err))
-        fail_msg("%s", err.message);
-    return options.output;
+    return test_model_write(name, &options);
 }
 
 static const char *folder_model(void)

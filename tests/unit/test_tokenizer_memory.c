@@ -7,47 +7,10 @@
 
 #include <jansson.h>
 
+#include "support/failing_memory.h"
 #include "support/small_vocabularies.h"
 #include "text/clip_tokenizer.h"
 #include "text/t5_tokenizer.h"
-
-/* --- Memory that runs out: the linker sends the library's calls here --- */
-
-static int allocations_left = -1; /* negative: no limit */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
-char *__real_strdup(const char *text);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-char *__wrap_strdup(const char *text);
-
-static bool may_allocate(void)
-{
-    return allocations_left < 0 || (allocations_left > 0 && allocations_left-- > 0);
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return may_allocate() ? __real_malloc(size) : NULL;
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return may_allocate() ? __real_calloc(count, size) : NULL;
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    return may_allocate() ? __real_realloc(memory, size) : NULL;
-}
-
-char *__wrap_strdup(const char *text)
-{
-    return may_allocate() ? __real_strdup(text) : NULL;
-}
 
 /* Runs `use` with one more allocation allowed each time, until it succeeds. */
 static void expect_no_memory_until_it_works(bool (*use)(const struct tokenizer_files *files,
@@ -147,6 +110,6 @@ int main(void)
         cmocka_unit_test(t5_from_tokenizer_json_survives_each_failing_allocation),
     };
 
-    json_set_alloc_funcs(__wrap_malloc, free);
+    json_set_alloc_funcs(malloc, free); /* which the linker sends to ours */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
