@@ -13,7 +13,7 @@
  * "f" stands for the backend's activation type (f32 on hosts); w for any float type of weights.
  * An `out` marked "rows" is f, or f8_e4m3 with row_scale where linear_input asks for it: each row
  * of the last axis divided by its largest magnitude / 448, and that factor (1 / 448 for a row of
- * zeros).
+ * zeros). Numbers below 1e-35 may count as that much, or as zeros.
  */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H

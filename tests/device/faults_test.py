@@ -23,10 +23,14 @@ import tempfile
 import time
 import zlib
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "server"))
+import png_pixels
+
 RUN_SECONDS_MAX = 60
 NO_MEMORY, DEVICE = 4, 5
 
 MODES = {
+    "f32": ["--precision", "f32"],
     "default": [],
     "medvram": ["--medvram"],
     "lowvram": ["--lowvram"],
@@ -39,8 +43,8 @@ MEMORY_IS_SHORT = "warning: the GPU has too little memory free"
 
 # Where these fail, kept choices may be out of reach: others are made, which round differently.
 C_CALLS = ("malloc", "calloc", "reallocarray", "strdup", "strndup", "asprintf", "realpath")
-# Between pictures of different algorithms, in levels of 255: a mean, as rounding is everywhere.
-NEAR_MEAN_MAX = 1.0
+# They are no further apart than this times what their precision is from F32.
+NEAR_TIMES = 2
 
 ADDRESS_SPACES = [1 << 28, 1 << 30, 1 << 33, 1 << 36]
 
@@ -48,60 +52,13 @@ ADDRESS_SPACES = [1 << 28, 1 << 30, 1 << 33, 1 << 36]
 # --- Pictures ---
 
 
-def unfilter(kind, line, above, pixel):
-    """One line of a PNG (ISO 15948, section 9), in place."""
-    for i, byte in enumerate(line):
-        left = line[i - pixel] if i >= pixel else 0
-        up = above[i]
-        corner = above[i - pixel] if i >= pixel else 0
-        if kind == 1:
-            byte += left
-        elif kind == 2:
-            byte += up
-        elif kind == 3:
-            byte += (left + up) // 2
-        elif kind == 4:
-            distances = [abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)]
-            byte += (left, up, corner)[distances.index(min(distances))]
-        line[i] = byte & 255
-
-
-def pixels(png):
-    """The bytes of an RGB picture of 8 bits, line by line."""
-    if png[:8] != b"\x89PNG\r\n\x1a\n":
-        raise ValueError("no PNG")
-    at, data, size = 8, b"", None
-    while at < len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        kind, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
-        if kind == b"IHDR":
-            size = struct.unpack(">IIBBBBB", body)
-        elif kind == b"IDAT":
-            data += body
-        at += 12 + length
-    width, height, depth, colours = size[:4]
-    if (depth, colours) != (8, 2):
-        raise ValueError("no RGB of 8 bits")
-    lines, above, result = zlib.decompress(data), bytearray(3 * width), bytearray()
-    for y in range(height):
-        start = y * (3 * width + 1)
-        line = bytearray(lines[start + 1 : start + 1 + 3 * width])
-        unfilter(lines[start], line, above, 3)
-        result += line
-        above = line
-    return bytes(result)
-
-
 def mean_difference(a, b):
     if a == b:
         return 0.0
     try:
-        a, b = pixels(a), pixels(b)
-    except (ValueError, TypeError, struct.error, zlib.error):
+        return png_pixels.difference(png_pixels.decode(a), png_pixels.decode(b))
+    except (AssertionError, IndexError, struct.error, zlib.error):
         return 255.0
-    if len(a) != len(b):
-        return 255.0
-    return sum(abs(x - y) for x, y in zip(a, b)) / len(a)
 
 
 # --- Runs ---
@@ -197,27 +154,28 @@ def trouble_with_error(ending, codes):
     return None
 
 
-def trouble_with_picture(ending, references, may_be_near):
+def trouble_with_picture(ending, references, near):
     if ending.picture is None or ending.other_files:
         return f"it left no picture, or more: {list(ending.other_files)}"
     if MEMORY_IS_SHORT not in ending.errors:
         references = references[:1]
     ending.difference = min(mean_difference(ending.picture, picture) for picture in references)
-    if ending.difference <= (NEAR_MEAN_MAX if may_be_near else 0):
+    if ending.difference <= near:
         return None
-    return f"another picture: {ending.difference:.3f} levels from the reference"
+    return f"another picture: {ending.difference:.3f} levels from the reference, at most {near:.3f}"
 
 
-def trouble_with(ending, references, codes, may_be_near=False):
-    """None, or what is wrong with it. The first reference is that of its own mode."""
+def trouble_with(ending, references, mode, codes, may_be_near=False):
+    """None, or what is wrong with it."""
     if ending.code is None:
         return f"it did not end within {RUN_SECONDS_MAX} s"
     if ending.code < 0:
         return f"it was killed by signal {-ending.code}"
     if ending.code != 0:
         return trouble_with_error(ending, codes)
-    near = may_be_near or ending.counts.get("first") in C_CALLS
-    return trouble_with_picture(ending, references, near)
+    may_be_near = may_be_near or ending.counts.get("first") in C_CALLS
+    near = references.near(mode) if may_be_near else 0
+    return trouble_with_picture(ending, references.pictures(mode), near)
 
 
 class Tally:
@@ -270,7 +228,7 @@ class References:
             if first[mode].picture is None or ending.picture is None:
                 sys.exit(f"{ending.name}: exit code {ending.code}\n{first[mode].errors}")
             for again in (first[mode], ending):
-                tally.add(again, trouble_with(again, self.pictures(mode), ()))
+                tally.add(again, trouble_with(again, self, mode, ()))
             for kind in ("memory", "pinned", "lost"):
                 if ending.count(kind) == 0:
                     tally.violate(ending, f"no calls of kind '{kind}' were counted")
@@ -280,6 +238,11 @@ class References:
         family = [name for name in MODES if ("fp8" in name) == ("fp8" in mode)]
         names = [mode, *family[family.index(mode) + 1 :]]
         return [self.warm[name].picture for name in names]
+
+    def near(self, mode):
+        """How far a picture by other algorithms may be from the mode's own."""
+        usual = self.warm["fp8" if "fp8" in mode else "default"].picture
+        return NEAR_TIMES * mean_difference(usual, self.warm["f32"].picture)
 
 
 # --- Faults ---
@@ -337,7 +300,7 @@ def check_faults(runner, references, tally, at_once, deadline):
                 tally.left_out += 1
                 continue
             tally.not_reached += not ending.is_reached()
-            tally.add(ending, trouble_with(ending, references.pictures(mode), codes, not cache))
+            tally.add(ending, trouble_with(ending, references, mode, codes, not cache))
 
 
 # --- Neighbours and small hosts ---
@@ -350,7 +313,7 @@ def check_two_at_once(runner, references, tally):
             endings = pool.map(lambda mode: runner.run(mode, cache=references.cache), pair)
             for mode, ending in zip(pair, endings):
                 ending.name += ", two at once"
-                tally.add(ending, trouble_with(ending, references.pictures(mode), ()))
+                tally.add(ending, trouble_with(ending, references, mode, ()))
 
 
 def limited(kind, limit):
@@ -365,8 +328,7 @@ def check_small_hosts(runner, references, tally):
         limit = limited(kind, bytes_max)
         ending = runner.run("lowvram", cache=references.cache, limit=limit)
         ending.name += f", {bytes_max >> 20} MiB of {what}"
-        pictures = references.pictures("lowvram")
-        tally.add(ending, trouble_with(ending, pictures, (NO_MEMORY, DEVICE)))
+        tally.add(ending, trouble_with(ending, references, "lowvram", (NO_MEMORY, DEVICE)))
         print(f"{ending.name}: exit code {ending.code}: {ending.errors.strip()[-200:]}")
 
 
@@ -382,6 +344,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         runner = Runner(options, pathlib.Path(work))
         references = References(runner, tally, pathlib.Path(work))
+        print(f"near: {references.near('default'):.3f} levels, in FP8 {references.near('fp8'):.3f}")
         check_two_at_once(runner, references, tally)
         check_small_hosts(runner, references, tally)
         check_faults(runner, references, tally, options.at_once, started + options.seconds)

@@ -96,6 +96,8 @@ static void run_rows_op(const struct backend_ops *op, struct stream *stream, enu
     }
 }
 
+#define TINY 1e-35 /* in F32 the inverse of the factor of smaller ones would be infinite */
+
 struct row_size {
     double largest, usual;
 };
@@ -121,6 +123,20 @@ static double half_step(double size)
     return size < 0x1p-6 ? 0x1p-10 : ldexp(1.0, ilogb(size) - 4);
 }
 
+static bool factor_is(double factor, double largest)
+{
+    return fabs(factor - largest / E4M3_LARGEST) <= 0.01 * largest / E4M3_LARGEST;
+}
+
+/* backend.h: 1 / 448 for zeros; numbers below TINY may count as it, or as zeros. */
+static bool factor_is_right(double factor, double largest)
+{
+    if (largest == 0)
+        return factor_is(factor, 1.0);
+    return factor_is(factor, largest) ||
+           (largest < TINY && (factor_is(factor, TINY) || factor_is(factor, 1.0)));
+}
+
 /* The row's factor is its largest magnitude / 448, and each element, which the op may have got
  * wrong by `own` of its size, is the nearest of E4M3. False with the first fault's text. */
 static bool row_is_right(const struct tensor *got, const struct tensor *want, int64_t row,
@@ -129,10 +145,10 @@ static bool row_is_right(const struct tensor *got, const struct tensor *want, in
     int64_t from = tensor_row_offset(got, row), to = tensor_row_offset(want, row);
     struct row_size size = size_of_row(want, row);
     double factor = (double)got->row_scale[row];
-    double right = (size.largest > 0 ? size.largest : 1.0) / E4M3_LARGEST;
 
-    if (!(fabs(factor - right) <= 0.01 * right)) {
-        snprintf(text, text_size, "row %d has the factor %g, wanted %g", (int)row, factor, right);
+    if (!factor_is_right(factor, size.largest)) {
+        snprintf(text, text_size, "row %d has the factor %g, wanted %g", (int)row, factor,
+                 size.largest / E4M3_LARGEST);
         return false;
     }
     for (int64_t c = 0; c < want->dim[want->rank - 1]; c++) {

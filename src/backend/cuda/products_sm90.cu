@@ -15,7 +15,8 @@
  * with 9, 6 and 4.5 KB for as much work, take 6 to 16 % longer.
  * Tried and not kept: tiles of 128 x 152 (2432, the width of Large, is 16 times that, which fills
  * 132 multiprocessors better) and of 128 x 256 with 64 rows for either warpgroup (least traffic,
- * but the tensor cores idle during the epilogue). They gave the same bits.
+ * but the tensor cores idle during the epilogue). They gave the same bits. An epilogue that gates
+ * and adds to the residual stream: 2 % of a step slower than cuBLASLt's product for each sample.
  * What ends in a bias or a gate alone is left to cuBLASLt, which is faster there.
  */
 #include "backend/cuda/products_sm90.h"
