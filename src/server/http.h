@@ -148,6 +148,9 @@ void http_reply_text(struct http_exchange *exchange, int status, const char *typ
 /* Copies the bytes. */
 void http_reply_bytes(struct http_exchange *exchange, int status, const char *type,
                       const void *bytes, size_t size);
+/* Steals the bytes, which are malloc's. */
+void http_reply_buffer(struct http_exchange *exchange, int status, const char *type, char *bytes,
+                       size_t size);
 /* Bytes that live as long as the program. `etag` NULL: none; answers 304 by itself. */
 void http_reply_static(struct http_exchange *exchange, const char *type, const void *bytes,
                        size_t size, const char *etag);

@@ -110,7 +110,7 @@ char *http_head_text(struct http_exchange *exchange, int status, const char *typ
     return text;
 }
 
-static void reply_buffer(struct http_exchange *exchange, int status, const char *type,
+static void reply_memory(struct http_exchange *exchange, int status, const char *type,
                          const void *bytes, size_t size, enum MHD_ResponseMemoryMode mode)
 {
     struct MHD_Response *response = MHD_create_response_from_buffer(size, (void *)bytes, mode);
@@ -127,7 +127,13 @@ static void reply_buffer(struct http_exchange *exchange, int status, const char 
 void http_reply_bytes(struct http_exchange *exchange, int status, const char *type,
                       const void *bytes, size_t size)
 {
-    reply_buffer(exchange, status, type, bytes, size, MHD_RESPMEM_MUST_COPY);
+    reply_memory(exchange, status, type, bytes, size, MHD_RESPMEM_MUST_COPY);
+}
+
+void http_reply_buffer(struct http_exchange *exchange, int status, const char *type, char *bytes,
+                       size_t size)
+{
+    reply_memory(exchange, status, type, bytes, size, MHD_RESPMEM_MUST_FREE);
 }
 
 void http_reply_text(struct http_exchange *exchange, int status, const char *type, const char *text)
@@ -141,8 +147,7 @@ void http_reply_json(struct http_exchange *exchange, int status, json_t *body)
 
     json_decref(body);
     if (text)
-        reply_buffer(exchange, status, "application/json", text, strlen(text),
-                     MHD_RESPMEM_MUST_FREE);
+        http_reply_buffer(exchange, status, "application/json", text, strlen(text));
     else
         http_reply_text(exchange, 503, "application/json",
                         "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"memory is short\"}}");
@@ -156,9 +161,9 @@ void http_reply_static(struct http_exchange *exchange, const char *type, const v
         if (!http_has_added(exchange, "Cache-Control"))
             http_add_header(exchange, "Cache-Control", "no-cache");
         if (http_etag_matches(http_header(exchange, "If-None-Match"), etag)) {
-            reply_buffer(exchange, 304, NULL, "", 0, MHD_RESPMEM_PERSISTENT);
+            reply_memory(exchange, 304, NULL, "", 0, MHD_RESPMEM_PERSISTENT);
             return;
         }
     }
-    reply_buffer(exchange, 200, type, bytes, size, MHD_RESPMEM_PERSISTENT);
+    reply_memory(exchange, 200, type, bytes, size, MHD_RESPMEM_PERSISTENT);
 }

@@ -206,8 +206,8 @@ void native_delete_pictures(struct http_exchange *exchange, void *context)
             json_array_append_new(deleted, json_string(id));
         else
             json_array_append_new(kept, json_pack("{s:s, s:o, s:o}", "id", id, "code",
-                                                  native_text(problem.code), "message",
-                                                  native_text(problem.message)));
+                                                  json_any_string(problem.code), "message",
+                                                  json_any_string(problem.message)));
     }
     native_reply(exchange, 200, json_pack("{s:o, s:o}", "deleted", deleted, "kept", kept));
 }

@@ -52,9 +52,11 @@ static void write_text(struct event_stream *events, const char *text)
 
 /* `id` NULL: none. Takes `data`; what memory is too short for is left out, and its number with it:
  * a client that comes back for it gets it again. */
-static void write_event(struct event_stream *events, const char *id, const char *name, json_t *data)
+static void write_event(struct event_stream *events, const char *id, const char *name,
+                        struct json_writer *data)
 {
-    char *json = data ? json_dumps(data, JSON_COMPACT) : NULL;
+    size_t size;
+    char *json = json_writer_take(data, &size);
     char *text = NULL;
 
     if (json && asprintf(&text, "%s%s%sevent: %s\ndata: %s\n\n", id ? "id: " : "", id ? id : "",
@@ -64,48 +66,62 @@ static void write_event(struct event_stream *events, const char *id, const char 
         text = NULL;
     free(text);
     free(json);
-    json_decref(data);
 }
 
-/* {"job": .., "image": 0, "jpeg": "<base64>"} */
-static json_t *preview_json(const struct hub_event *event)
+static void write_empty_event(struct event_stream *events, const char *id, const char *name)
+{
+    struct json_writer data = {0};
+
+    json_writer_open(&data, NULL, '{');
+    json_writer_close(&data, '}');
+    write_event(events, id, name, &data);
+}
+
+/* "job": .., "image": 0, "jpeg": "<base64>" */
+static void write_preview(struct json_writer *out, const struct hub_event *event)
 {
     size_t size = sodium_base64_encoded_len(event->size, sodium_base64_VARIANT_ORIGINAL);
     char *text = malloc(size);
-    json_t *value;
 
+    out->has_failed |= !text;
     if (!text)
-        return NULL;
+        return;
     sodium_bin2base64(text, size, event->bytes, event->size, sodium_base64_VARIANT_ORIGINAL);
-    value = json_pack("{s:s, s:i, s:s}", "job", event->job ? event->job->id : "", "image",
-                      (int)event->image, "jpeg", text);
+    json_writer_string(out, "job", event->job ? event->job->id : "");
+    json_writer_integer(out, "image", event->image);
+    json_writer_string(out, "jpeg", text);
     free(text);
-    return value;
 }
 
 /* A job without its parameters, which do not change; of a picture or its star, with the picture's
  * index. */
-static json_t *event_json(const struct hub_event *event)
+static void write_data(struct json_writer *out, const struct hub_event *event)
 {
-    json_t *value;
-
-    if (event->type == EVENT_JOB_PREVIEW)
-        return preview_json(event);
-    value = event->job ? native_job_json(event->job, false) : json_object();
-    if ((event->type == EVENT_PICTURE || event->type == EVENT_STAR) && value)
-        json_object_set_new(value, "image", json_integer(event->image));
-    return value;
+    if (event->type == EVENT_JOB_PREVIEW) {
+        write_preview(out, event);
+        return;
+    }
+    if (event->job) {
+        native_write_job(out, event->job);
+        json_writer_value(out, "result", event->job->result);
+    }
+    if (event->type == EVENT_PICTURE || event->type == EVENT_STAR)
+        json_writer_integer(out, "image", event->image);
 }
 
 static void be_told(void *context, const struct hub_event *event)
 {
     struct event_stream *events = context;
+    struct json_writer data = {0};
     char id[NATIVE_EVENT_ID_BYTES];
     bool has_id = event->number != 0 || event->type == EVENT_GAP;
 
+    json_writer_open(&data, NULL, '{');
+    write_data(&data, event);
+    json_writer_close(&data, '}');
     native_event_id_write(id, events->native->boot, event->number);
     write_event(events, has_id ? id : NULL,
-                event->type == EVENT_GAP ? "gap" : hub_event_name(event->type), event_json(event));
+                event->type == EVENT_GAP ? "gap" : hub_event_name(event->type), &data);
 }
 
 static void be_closed(void *context)
@@ -183,7 +199,7 @@ static void subscribe(struct event_stream *events)
     /* After the subscription, so that what is loaded upon it misses nothing. */
     native_event_id_write(id, boot, 0);
     if (!events->is_resumed)
-        write_event(events, id, events->has_last_id ? "gap" : "ready", json_object());
+        write_empty_event(events, id, events->has_last_id ? "gap" : "ready");
 }
 
 /* Everything that is needed of the request. */

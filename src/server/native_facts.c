@@ -62,16 +62,17 @@ void native_get_model(struct http_exchange *exchange, void *context)
         http_reply_error(exchange, 503, "model_loading", "", 5, "the model is being loaded");
         return;
     }
-    native_reply(exchange, 200,
-                 json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:i, s:i, s:o, s:o, s:o, s:o}",
-                           "model", native_text(facts->model), "variant",
-                           native_text(facts->variant), "device", native_text(facts->device),
-                           "weight_types", native_text(facts->weight_types), "hash",
-                           native_text(facts->model_hash), "is_turbo", facts->is_turbo, "has_t5",
-                           facts->has_t5, "takes_images", facts->has_encoder, "layer_count",
-                           (int)facts->layer_count, "max_batch", (int)facts->max_batch, "defaults",
-                           defaults_json(facts), "limits", limits_json(native, facts), "samplers",
-                           names_json(samplers, COUNT_OF(samplers)), "formats", formats_json()));
+    native_reply(
+        exchange, 200,
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:i, s:i, s:o, s:o, s:o, s:o}", "model",
+                  json_any_string(facts->model), "variant", json_any_string(facts->variant),
+                  "device", json_any_string(facts->device), "weight_types",
+                  json_any_string(facts->weight_types), "hash", json_any_string(facts->model_hash),
+                  "is_turbo", facts->is_turbo, "has_t5", facts->has_t5, "takes_images",
+                  facts->has_encoder, "layer_count", (int)facts->layer_count, "max_batch",
+                  (int)facts->max_batch, "defaults", defaults_json(facts), "limits",
+                  limits_json(native, facts), "samplers", names_json(samplers, COUNT_OF(samplers)),
+                  "formats", formats_json()));
 }
 
 static json_t *device_json(const struct hub_state *state)
@@ -94,7 +95,7 @@ static json_t *loading_json(const struct hub_state *state)
 {
     if (state->workers_ready > 0 || state->loading.what[0] == '\0')
         return json_null();
-    return json_pack("{s:o, s:f}", "what", native_text(state->loading.what), "fraction",
+    return json_pack("{s:o, s:f}", "what", json_any_string(state->loading.what), "fraction",
                      state->loading.fraction);
 }
 
@@ -106,7 +107,7 @@ void native_get_device(struct http_exchange *exchange, void *context)
     hub_state(native->options.hub, &state);
     native_reply(exchange, 200,
                  json_pack("{s:o, s:b, s:b, s:i, s:i, s:i, s:b, s:b, s:o, s:o}", "name",
-                           state.has_facts ? native_text(state.facts.device) : json_null(),
+                           state.has_facts ? json_any_string(state.facts.device) : json_null(),
                            "is_ready", state.is_ready, "is_draining", state.is_draining, "workers",
                            state.workers, "workers_ready", state.workers_ready, "restarts",
                            state.restarts, "store_works", state.store_works, "disk_has_reserve",

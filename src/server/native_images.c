@@ -121,26 +121,26 @@ static unsigned char *read_file(struct native *native, const struct store_pictur
 }
 
 /* The text that the file carries for AUTOMATIC1111's readers, or null. */
-static json_t *infotext_json(struct native *native, const struct store_picture *picture)
+static void write_infotext(struct json_writer *out, struct native *native,
+                           const struct store_picture *picture)
 {
     char *infotext = NULL, *json = NULL;
-    json_t *value;
     size_t size;
     unsigned char *bytes = read_file(native, picture, &size);
 
     if (bytes && !image_metadata_read(&infotext, &json, bytes, size, NULL))
         infotext = json = NULL;
-    value = native_text(infotext);
+    json_writer_string(out, "infotext", infotext);
     free(infotext);
     free(json);
     free(bytes);
-    return value;
 }
 
 void native_get_metadata(struct http_exchange *exchange, void *context)
 {
     struct native *native = context;
     struct store_picture picture;
+    struct json_writer body = {0};
     struct hub_error problem;
     struct job_view job;
     char job_id[STORE_ID_BYTES];
@@ -152,12 +152,18 @@ void native_get_metadata(struct http_exchange *exchange, void *context)
         native_reply_hub_error(exchange, &problem);
         return;
     }
-    native_reply(exchange, 200,
-                 json_pack("{s:o, s:s, s:o, s:s, s:O?, s:O?, s:o}", "image",
-                           native_picture_json(&picture), "job", job_id, "created_at",
-                           native_time(job.created_ms), "sha256", picture.sha256, "parameters",
-                           job.parameters, "result", job.result, "infotext",
-                           infotext_json(native, &picture)));
+    json_writer_open(&body, NULL, '{');
+    json_writer_open(&body, "image", '{');
+    native_write_picture(&body, &picture);
+    json_writer_close(&body, '}');
+    json_writer_string(&body, "job", job_id);
+    native_write_time(&body, "created_at", job.created_ms);
+    json_writer_string(&body, "sha256", picture.sha256);
+    json_writer_value(&body, "parameters", job.parameters);
+    json_writer_value(&body, "result", job.result);
+    write_infotext(&body, native, &picture);
+    json_writer_close(&body, '}');
+    native_reply_text(exchange, 200, &body);
     job_view_finish(&job);
 }
 

@@ -79,7 +79,8 @@ static void reply_estimate(struct native *native, struct http_exchange *exchange
                            (json_int_t)estimate.peak_bytes, "memory_free_bytes",
                            (json_int_t)estimate.free_bytes, "seconds",
                            estimate.seconds > 0 ? native_seconds(estimate.seconds) : json_null(),
-                           "reason", estimate.fits ? json_null() : native_text(estimate.message)));
+                           "reason",
+                           estimate.fits ? json_null() : json_any_string(estimate.message)));
 }
 
 /* Absent is NULL. False: answered with an error already. */

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -13,43 +12,41 @@
 #define PROGRESS_ENCODED 0.03
 #define PROGRESS_DENOISED 0.93
 
-json_t *native_text(const char *text)
-{
-    json_t *value;
-    char *ascii;
-
-    if (!text)
-        return json_null();
-    value = json_string(text);
-    if (value)
-        return value;
-    ascii = strdup(text);
-    if (!ascii)
-        return NULL;
-    for (char *at = ascii; *at; at++)
-        if ((unsigned char)*at >= 0x80)
-            *at = '?';
-    value = json_string(ascii);
-    free(ascii);
-    return value;
-}
-
-json_t *native_time(int64_t ms)
-{
-    time_t seconds = (time_t)(ms / 1000);
-    struct tm parts;
-    char date[32], whole[48];
-
-    if (ms <= 0 || !gmtime_r(&seconds, &parts) ||
-        strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &parts) == 0)
-        return json_null();
-    snprintf(whole, sizeof whole, "%s.%03dZ", date, (int)(ms % 1000));
-    return json_string(whole);
-}
-
 json_t *native_seconds(double seconds)
 {
     return isfinite(seconds) && seconds >= 0 ? json_real(seconds) : json_null();
+}
+
+static void write_seconds(struct json_writer *out, const char *key, double seconds)
+{
+    json_writer_real(out, key, seconds >= 0 ? seconds : NAN);
+}
+
+static void write_digits(char *to, int value, int count)
+{
+    for (; count-- > 0; value /= 10)
+        to[count] = (char)('0' + value % 10);
+}
+
+/* Digit by digit: strftime and printf take ten times as long. */
+void native_write_time(struct json_writer *out, const char *key, int64_t ms)
+{
+    char text[] = "yyyy-mm-ddThh:mm:ss.fffZ";
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm parts;
+
+    if (ms <= 0 || !gmtime_r(&seconds, &parts) || parts.tm_year > 9999 - 1900) {
+        json_writer_raw(out, key, NULL);
+        return;
+    }
+    write_digits(text, parts.tm_year + 1900, 4);
+    write_digits(text + 5, parts.tm_mon + 1, 2);
+    write_digits(text + 8, parts.tm_mday, 2);
+    write_digits(text + 11, parts.tm_hour, 2);
+    write_digits(text + 14, parts.tm_min, 2);
+    write_digits(text + 17, parts.tm_sec, 2);
+    write_digits(text + 20, (int)(ms % 1000), 3);
+    json_writer_string(out, key, text);
 }
 
 bool native_job_is_over(enum job_state state)
@@ -106,86 +103,97 @@ void native_file_name(const struct store_picture *picture, char name[NATIVE_FILE
              image_format_name(picture_format(picture)));
 }
 
-json_t *native_picture_json(const struct store_picture *picture)
+void native_write_picture(struct json_writer *out, const struct store_picture *picture)
 {
-    char url[64], thumbnail_url[80];
+    char url[80];
+    char *end = stpcpy(stpcpy(url, "/api/v1/images/"), picture->id);
 
-    snprintf(url, sizeof url, "/api/v1/images/%s", picture->id);
-    snprintf(thumbnail_url, sizeof thumbnail_url, "%s/thumbnail", url);
-    return json_pack("{s:s, s:i, s:I, s:i, s:i, s:s, s:I, s:b, s:s, s:s}", "id", picture->id,
-                     "index", (int)picture->index, "seed", (json_int_t)picture->seed, "width",
-                     (int)picture->width, "height", (int)picture->height, "format",
-                     image_format_name(picture_format(picture)), "bytes",
-                     (json_int_t)picture->bytes, "starred", picture->is_starred, "url", url,
-                     "thumbnail_url", thumbnail_url);
+    json_writer_string(out, "id", picture->id);
+    json_writer_integer(out, "index", picture->index);
+    json_writer_integer(out, "seed", (int64_t)picture->seed);
+    json_writer_integer(out, "width", picture->width);
+    json_writer_integer(out, "height", picture->height);
+    json_writer_string(out, "format", image_format_name(picture_format(picture)));
+    json_writer_integer(out, "bytes", (int64_t)picture->bytes);
+    json_writer_boolean(out, "starred", picture->is_starred);
+    json_writer_string(out, "url", url);
+    memcpy(end, "/thumbnail", sizeof "/thumbnail");
+    json_writer_string(out, "thumbnail_url", url);
 }
 
-json_t *native_listed_picture_json(const struct store_picture *picture, const struct job_view *job)
+void native_write_listed_picture(struct json_writer *out, const struct store_picture *picture,
+                                 const struct job_view *job)
 {
-    const char *prompt = json_string_value(json_object_get(job->parameters, "prompt"));
-    json_t *value = native_picture_json(picture);
+    native_write_picture(out, picture);
+    json_writer_string(out, "job", job->id);
+    native_write_time(out, "created_at", job->created_ms);
+    json_writer_string(out, "prompt",
+                       json_string_value(json_object_get(job->parameters, "prompt")));
+}
 
-    if (value && (json_object_set_new(value, "job", native_text(job->id)) != 0 ||
-                  json_object_set_new(value, "created_at", native_time(job->created_ms)) != 0 ||
-                  json_object_set_new(value, "prompt", native_text(prompt)) != 0)) {
-        json_decref(value);
-        return NULL;
+static void write_pictures(struct json_writer *out, const struct job_view *job)
+{
+    json_writer_open(out, "images", '[');
+    for (int32_t i = 0; i < job->picture_count && i < STORE_PICTURES_MAX; i++) {
+        json_writer_open(out, NULL, '{');
+        native_write_picture(out, &job->pictures[i]);
+        json_writer_close(out, '}');
     }
-    return value;
+    json_writer_close(out, ']');
 }
 
-static json_t *pictures_json(const struct job_view *job)
+static void write_error(struct json_writer *out, const struct job_view *job)
 {
-    json_t *list = json_array();
-
-    for (int32_t i = 0; list && i < job->picture_count && i < STORE_PICTURES_MAX; i++)
-        if (json_array_append_new(list, native_picture_json(&job->pictures[i])) != 0) {
-            json_decref(list);
-            return NULL;
-        }
-    return list;
+    if (job->error_code[0] == '\0') {
+        json_writer_raw(out, "error", NULL);
+        return;
+    }
+    json_writer_open(out, "error", '{');
+    json_writer_string(out, "code", job->error_code);
+    json_writer_string(out, "message", job->error_message ? job->error_message : "");
+    json_writer_close(out, '}');
 }
 
-static json_t *error_json(const struct job_view *job)
+static void write_count(struct json_writer *out, const char *key, bool applies, int32_t count)
 {
-    if (job->error_code[0] == '\0')
-        return json_null();
-    return json_pack("{s:o, s:o}", "code", native_text(job->error_code), "message",
-                     native_text(job->error_message ? job->error_message : ""));
+    if (applies)
+        json_writer_integer(out, key, count);
+    else
+        json_writer_raw(out, key, NULL);
 }
 
 /* What changes while the job waits and runs; null where it does not apply. */
-static json_t *live_json(const struct job_view *job)
+static void write_progress(struct json_writer *out, const struct job_view *job)
 {
     bool is_queued = job->state == JOB_QUEUED, is_running = job->state == JOB_RUNNING;
 
-    return json_pack("{s:o, s:o, s:o, s:f, s:o, s:o, s:o}", "phase",
-                     is_running ? json_string(phase_name(job->phase)) : json_null(), "step",
-                     is_running ? json_integer(job->step) : json_null(), "steps",
-                     is_running ? json_integer(job->step_count) : json_null(), "progress",
-                     native_job_progress(job), "position",
-                     is_queued && job->position > 0 ? json_integer(job->position) : json_null(),
-                     "wait_seconds", is_queued ? native_seconds(job->wait_seconds) : json_null(),
-                     "seconds_left",
-                     is_queued || is_running ? native_seconds(job->seconds_left) : json_null());
+    json_writer_string(out, "phase", is_running ? phase_name(job->phase) : NULL);
+    write_count(out, "step", is_running, job->step);
+    write_count(out, "steps", is_running, job->step_count);
+    json_writer_real(out, "progress", native_job_progress(job));
+    write_count(out, "position", is_queued && job->position > 0, job->position);
+    write_seconds(out, "wait_seconds", is_queued ? job->wait_seconds : -1);
+    write_seconds(out, "seconds_left", is_queued || is_running ? job->seconds_left : -1);
 }
 
-json_t *native_job_json(const struct job_view *job, bool with_parameters)
+void native_write_job(struct json_writer *out, const struct job_view *job)
 {
-    json_t *live = live_json(job);
-    json_t *value =
-        json_pack("{s:o, s:s, s:o, s:i, s:o, s:o, s:o, s:o, s:O?, s:o}", "id", native_text(job->id),
-                  "state", job_state_name(job->state), "api", native_text(job->api), "attempts",
-                  (int)job->attempts, "created_at", native_time(job->created_ms), "started_at",
-                  native_time(job->started_ms), "finished_at", native_time(job->finished_ms),
-                  "error", error_json(job), "result", job->result, "images", pictures_json(job));
+    json_writer_string(out, "id", job->id);
+    json_writer_string(out, "state", job_state_name(job->state));
+    json_writer_string(out, "api", job->api);
+    json_writer_integer(out, "attempts", job->attempts);
+    native_write_time(out, "created_at", job->created_ms);
+    native_write_time(out, "started_at", job->started_ms);
+    native_write_time(out, "finished_at", job->finished_ms);
+    write_error(out, job);
+    write_pictures(out, job);
+    write_progress(out, job);
+}
 
-    if (!value || !live || json_object_update(value, live) != 0 ||
-        (with_parameters && job->parameters &&
-         json_object_set(value, "parameters", job->parameters) != 0)) {
-        json_decref(value);
-        value = NULL;
-    }
-    json_decref(live);
-    return value;
+void native_write_whole_job(struct json_writer *out, const struct job_view *job)
+{
+    native_write_job(out, job);
+    json_writer_value(out, "result", job->result);
+    if (job->parameters)
+        json_writer_value(out, "parameters", job->parameters);
 }

@@ -1,6 +1,6 @@
 /* JSON of the native API: jobs, pictures and events as clients see them. Any thread.
  *
- * Every function returns a new reference, or NULL when memory is short.
+ * What is named write_ writes members of an object that the caller opens and closes.
  */
 #ifndef SERVER_NATIVE_JSON_H
 #define SERVER_NATIVE_JSON_H
@@ -8,13 +8,12 @@
 #include <jansson.h>
 
 #include "server/hub.h"
+#include "server/json_writer.h"
 
-/* A JSON text; bytes that are no UTF-8 become '?'. NULL is JSON's null. */
-json_t *native_text(const char *text);
-/* RFC 3339 in UTC with milliseconds; 0 is null. */
-json_t *native_time(int64_t ms);
-/* null for a negative number, which stands for "unknown". */
+/* null for a negative number, which stands for "unknown". NULL when memory is short. */
 json_t *native_seconds(double seconds);
+/* RFC 3339 in UTC with milliseconds; 0 is null. */
+void native_write_time(struct json_writer *out, const char *key, int64_t ms);
 
 bool native_job_is_over(enum job_state state);
 /* How much of the job is done, 0 to 1: denoising counts by its steps, the rest by fixed shares. */
@@ -26,9 +25,13 @@ const char *native_media_type(const struct store_picture *picture);
 #define NATIVE_FILE_NAME_BYTES 80
 void native_file_name(const struct store_picture *picture, char name[NATIVE_FILE_NAME_BYTES]);
 
-json_t *native_picture_json(const struct store_picture *picture);
+void native_write_picture(struct json_writer *out, const struct store_picture *picture);
 /* A picture in a list of pictures: with its job's id, time and prompt. */
-json_t *native_listed_picture_json(const struct store_picture *picture, const struct job_view *job);
-json_t *native_job_json(const struct job_view *job, bool with_parameters);
+void native_write_listed_picture(struct json_writer *out, const struct store_picture *picture,
+                                 const struct job_view *job);
+/* A job but its parameters and result: a view has them as trees, or apart from it as texts. */
+void native_write_job(struct json_writer *out, const struct job_view *job);
+/* A job with the view's own result and parameters, where it has them. */
+void native_write_whole_job(struct json_writer *out, const struct job_view *job);
 
 #endif

@@ -15,11 +15,12 @@ struct page {
     struct store_query query;
     const char *state; /* NULL: any; "active": queued or running */
     bool of_pictures;
-    size_t room;  /* rows that are wanted */
-    json_t *rows; /* NULL: memory was short */
-    int32_t read; /* jobs of this reading */
-    bool is_full; /* the rest of this reading is left for the next page */
-    bool is_cut;  /* there was such a rest */
+    size_t room;              /* rows that are wanted */
+    size_t rows;              /* that are written */
+    struct json_writer *body; /* the list is open in it */
+    int32_t read;             /* jobs of this reading */
+    bool is_full;             /* the rest of this reading is left for the next page */
+    bool is_cut;              /* there was such a rest */
 };
 
 static bool has_state(const struct job_view *job, const char *state)
@@ -31,20 +32,25 @@ static bool has_state(const struct job_view *job, const char *state)
     return strcmp(state, job_state_name(job->state)) == 0;
 }
 
-static void append(struct page *page, json_t *row)
-{
-    if (page->rows && json_array_append_new(page->rows, row) != 0) {
-        json_decref(page->rows);
-        page->rows = NULL;
-    }
-}
-
 /* A page has whole jobs: the pictures of one stay together, a few more than were asked for. */
 static void append_pictures(struct page *page, const struct job_view *job)
 {
-    for (int32_t i = 0; i < job->picture_count && i < STORE_PICTURES_MAX; i++)
-        if (!page->query.starred_only || job->pictures[i].is_starred)
-            append(page, native_listed_picture_json(&job->pictures[i], job));
+    for (int32_t i = 0; i < job->picture_count && i < STORE_PICTURES_MAX; i++) {
+        if (page->query.starred_only && !job->pictures[i].is_starred)
+            continue;
+        json_writer_open(page->body, NULL, '{');
+        native_write_listed_picture(page->body, &job->pictures[i], job);
+        json_writer_close(page->body, '}');
+        page->rows++;
+    }
+}
+
+static void append_job(struct page *page, const struct job_view *job)
+{
+    json_writer_open(page->body, NULL, '{');
+    native_write_whole_job(page->body, job);
+    json_writer_close(page->body, '}');
+    page->rows++;
 }
 
 static void visit(void *context, const struct job_view *job)
@@ -59,8 +65,8 @@ static void visit(void *context, const struct job_view *job)
     if (page->of_pictures)
         append_pictures(page, job);
     else if (has_state(job, page->state))
-        append(page, native_job_json(job, true));
-    page->is_full = !page->rows || json_array_size(page->rows) >= page->room;
+        append_job(page, job);
+    page->is_full = page->rows >= page->room;
 }
 
 static bool read_limit(struct http_exchange *exchange, size_t *out)
@@ -133,27 +139,26 @@ static bool fill(struct page *page, struct hub *hub, bool *has_more, struct hub_
 static void list(struct http_exchange *exchange, struct native *native, const char *key,
                  bool of_pictures)
 {
-    struct page page = {.of_pictures = of_pictures};
+    struct json_writer body = {0};
+    struct page page = {.of_pictures = of_pictures, .body = &body};
     char cursor[NATIVE_CURSOR_BYTES];
     struct hub_error problem;
     bool has_more;
 
     if (!read_query(exchange, &page))
         return;
-    page.rows = json_array();
+    json_writer_open(&body, NULL, '{');
+    json_writer_open(&body, key, '[');
     if (!fill(&page, native->options.hub, &has_more, &problem)) {
-        json_decref(page.rows);
+        json_writer_finish(&body);
         native_reply_hub_error(exchange, &problem);
         return;
     }
+    json_writer_close(&body, ']');
     native_cursor_write(cursor, page.query.before);
-    if (page.rows)
-        native_reply(
-            exchange, 200,
-            json_pack("{s:o, s:o}", key, page.rows, "next_cursor",
-                      has_more && page.query.before > 0 ? json_string(cursor) : json_null()));
-    else
-        native_reply(exchange, 503, NULL);
+    json_writer_string(&body, "next_cursor", has_more && page.query.before > 0 ? cursor : NULL);
+    json_writer_close(&body, '}');
+    native_reply_text(exchange, 200, &body);
 }
 
 void native_list_jobs(struct http_exchange *exchange, void *context)

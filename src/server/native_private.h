@@ -39,6 +39,8 @@ MUST_CHECK bool native_ids(struct http_exchange *exchange, const char *ids[NATIV
 
 /* Steals `body`; NULL becomes an error. */
 void native_reply(struct http_exchange *exchange, int status, json_t *body);
+/* Takes the text. */
+void native_reply_text(struct http_exchange *exchange, int status, struct json_writer *body);
 void native_reply_job(struct http_exchange *exchange, int status, const struct job_view *job);
 /* 200 with a job whose parameters and result are JSON texts; NULL: none. */
 void native_reply_job_texts(struct http_exchange *exchange, const struct job_view *job,

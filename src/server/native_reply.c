@@ -13,33 +13,39 @@ void native_reply(struct http_exchange *exchange, int status, json_t *body)
         http_reply_error(exchange, 503, "out_of_memory", "", 1, "the server is short of memory");
 }
 
+void native_reply_text(struct http_exchange *exchange, int status, struct json_writer *body)
+{
+    size_t size;
+    char *bytes = json_writer_take(body, &size);
+
+    if (bytes)
+        http_reply_buffer(exchange, status, "application/json", bytes, size);
+    else
+        native_reply(exchange, status, NULL);
+}
+
 void native_reply_job(struct http_exchange *exchange, int status, const struct job_view *job)
 {
-    native_reply(exchange, status, native_job_json(job, true));
+    struct json_writer body = {0};
+
+    json_writer_open(&body, NULL, '{');
+    native_write_whole_job(&body, job);
+    json_writer_close(&body, '}');
+    native_reply_text(exchange, status, &body);
 }
 
 void native_reply_job_texts(struct http_exchange *exchange, const struct job_view *job,
                             const char *parameters, const char *result)
 {
-    json_t *value = native_job_json(job, false);
-    char *head = NULL, *text = NULL;
-    int length = -1;
+    struct json_writer body = {0};
 
-    if (value)
-        json_object_del(value, "result");
-    head = value ? json_dumps(value, JSON_COMPACT) : NULL;
-    if (head) /* its last byte is the brace */
-        length = asprintf(&text, "%.*s,\"result\":%s%s%s}", (int)strlen(head) - 1, head,
-                          result ? result : "null", parameters ? ",\"parameters\":" : "",
-                          parameters ? parameters : "");
-    if (length >= 0)
-        http_reply_bytes(exchange, 200, "application/json", text, (size_t)length);
-    else
-        native_reply(exchange, 200, NULL);
-    if (length >= 0)
-        free(text);
-    free(head);
-    json_decref(value);
+    json_writer_open(&body, NULL, '{');
+    native_write_job(&body, job);
+    json_writer_raw(&body, "result", result);
+    if (parameters)
+        json_writer_raw(&body, "parameters", parameters);
+    json_writer_close(&body, '}');
+    native_reply_text(exchange, 200, &body);
 }
 
 void native_reply_hub_error(struct http_exchange *exchange, const struct hub_error *problem)

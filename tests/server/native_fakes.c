@@ -122,11 +122,12 @@ void http_reply_json(struct http_exchange *exchange, int status, json_t *body)
 }
 
 /* Only JSON comes this way. */
-void http_reply_bytes(struct http_exchange *exchange, int status, const char *type,
-                      const void *bytes, size_t size)
+void http_reply_buffer(struct http_exchange *exchange, int status, const char *type, char *bytes,
+                       size_t size)
 {
     (void)type;
-    http_reply_json(exchange, status, json_loadb(bytes, size, 0, NULL));
+    http_reply_json(exchange, status, json_loadb(bytes, size, JSON_REJECT_DUPLICATES, NULL));
+    free(bytes);
 }
 
 void http_reply_error(struct http_exchange *exchange, int status, const char *code,

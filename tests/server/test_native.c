@@ -131,6 +131,24 @@ static void progress_of_several_pictures_never_goes_back(void **state)
     }
 }
 
+/* What clients read of it. */
+static json_t *job_json(const struct job_view *job)
+{
+    struct json_writer text = {0};
+    json_t *value;
+    char *bytes;
+    size_t size;
+
+    json_writer_open(&text, NULL, '{');
+    native_write_job(&text, job);
+    json_writer_close(&text, '}');
+    bytes = json_writer_take(&text, &size);
+    assert_non_null(bytes);
+    value = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, NULL);
+    free(bytes);
+    return value;
+}
+
 static void a_running_job_tells_how_far_it_is(void **state)
 {
     struct job_view job = {.state = JOB_RUNNING,
@@ -139,7 +157,7 @@ static void a_running_job_tells_how_far_it_is(void **state)
                            .step_count = 28,
                            .created_ms = 1767225600123,
                            .seconds_left = 2.5};
-    json_t *value = native_job_json(&job, false);
+    json_t *value = job_json(&job);
 
     (void)state;
     assert_non_null(value);
@@ -157,11 +175,25 @@ static void a_message_that_is_no_utf8_is_told_all_the_same(void **state)
 {
     struct job_view job = {
         .state = JOB_FAILED, .error_code = "backend", .error_message = (char[]){"caf\xc3"}};
-    json_t *value = native_job_json(&job, false);
+    json_t *value = job_json(&job);
     json_t *error = json_object_get(value, "error");
 
     (void)state;
     assert_string_equal(json_string_value(json_object_get(error, "message")), "caf?");
+    json_decref(value);
+}
+
+static void a_time_has_milliseconds_and_leap_days(void **state)
+{
+    struct job_view job = {.created_ms = 951782400007, .started_ms = 253402300799999};
+    json_t *value = job_json(&job);
+
+    (void)state;
+    assert_string_equal(json_string_value(json_object_get(value, "created_at")),
+                        "2000-02-29T00:00:00.007Z");
+    assert_string_equal(json_string_value(json_object_get(value, "started_at")),
+                        "9999-12-31T23:59:59.999Z");
+    assert_true(json_is_null(json_object_get(value, "finished_at")));
     json_decref(value);
 }
 
@@ -311,6 +343,41 @@ static void hanging_up_answers_all_that_wait(void **state)
     fake_await(&fixture->exchange);
     assert_string_equal(json_string_value(json_object_get(fixture->exchange.answer, "state")),
                         "running");
+}
+
+static int64_t polled_step(struct fixture *fixture)
+{
+    next_exchange(fixture);
+    fixture->exchange.id = fake_hub_job(fixture->hub, 0)->id;
+    native_get_job(&fixture->exchange, fixture->native);
+    assert_int_equal(fixture->exchange.status, 200);
+    return json_integer_value(json_object_get(fixture->exchange.answer, "step"));
+}
+
+static void a_poll_tells_what_is_true_by_then(void **state)
+{
+    struct fixture *fixture = *state;
+    struct job_view *job = fake_hub_job(fixture->hub, 0);
+
+    job->state = JOB_RUNNING;
+    for (int32_t step = 1; step <= 3; step++) {
+        job->step = step;
+        assert_int_equal(polled_step(fixture), step);
+    }
+    job->state = JOB_DONE;
+    assert_int_equal(polled_step(fixture), 0);
+    assert_string_equal(json_string_value(json_object_get(fixture->exchange.answer, "state")),
+                        "done");
+}
+
+static void memory_that_is_short_makes_no_half_answer(void **state)
+{
+    struct fixture *fixture = *state;
+    struct json_writer text = {.has_failed = true};
+
+    native_reply_text(&fixture->exchange, 200, &text);
+    assert_int_equal(fixture->exchange.status, 503);
+    assert_string_equal(fixture->exchange.code, "out_of_memory");
 }
 
 static void a_job_that_is_over_is_not_waited_for(void **state)
@@ -540,6 +607,7 @@ int main(void)
         cmocka_unit_test(progress_of_several_pictures_never_goes_back),
         cmocka_unit_test(a_running_job_tells_how_far_it_is),
         cmocka_unit_test(a_message_that_is_no_utf8_is_told_all_the_same),
+        cmocka_unit_test(a_time_has_milliseconds_and_leap_days),
         WITH_FIXTURE(pages_hold_each_job_once),
         WITH_FIXTURE(the_last_full_page_has_no_cursor),
         WITH_FIXTURE(wrong_queries_are_refused_by_name),
@@ -548,6 +616,8 @@ int main(void)
         WITH_FIXTURE(a_wait_whose_client_left_is_answered_at_once),
         WITH_FIXTURE(hanging_up_answers_all_that_wait),
         WITH_FIXTURE(a_job_that_is_over_is_not_waited_for),
+        WITH_FIXTURE(a_poll_tells_what_is_true_by_then),
+        WITH_FIXTURE(memory_that_is_short_makes_no_half_answer),
         WITH_FIXTURE(a_dry_run_tells_and_makes_nothing),
         WITH_FIXTURE(wrong_fields_are_refused_by_name),
         WITH_FIXTURE(a_new_job_is_accepted_and_named),
