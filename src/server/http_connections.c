@@ -20,14 +20,23 @@ static bool owns_descriptor(const struct http_connection *connection)
            connection->is_unconfirmed;
 }
 
-uint64_t http_bytes_received(int fd)
+static struct tcp_info info_of(int fd)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t size = sizeof info;
 
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
-        return 0;
-    return info.tcpi_bytes_received;
+    (void)getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+    return info;
+}
+
+uint64_t http_bytes_received(int fd)
+{
+    return info_of(fd).tcpi_bytes_received;
+}
+
+double http_seconds_since_receipt(int fd)
+{
+    return 1e-3 * info_of(fd).tcpi_last_data_recv;
 }
 
 void http_connection_enter_locked(struct http_connection *connection, enum connection_state state)
@@ -36,8 +45,6 @@ void http_connection_enter_locked(struct http_connection *connection, enum conne
     connection->since = seconds_now();
     connection->body_received = 0;
     connection->unsent = 0;
-    if (state == CONNECTION_IDLE)
-        connection->received_at_idle = http_bytes_received(connection->fd);
 }
 
 struct http_connection *http_connection_confirm(struct http_server *server, int fd)

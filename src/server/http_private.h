@@ -89,9 +89,8 @@ struct http_connection { /* all fields under server->lock, but those fixed at th
     enum connection_state state;
     double since; /* when the state began */
     size_t body_received;
-    uint64_t received_at_idle; /* bytes that the kernel had received when it became idle */
-    int unsent;                /* bytes in the kernel's queue */
-    double unsent_since;       /* since when it has not changed */
+    int unsent;          /* bytes in the kernel's queue */
+    double unsent_since; /* since when it has not changed */
     bool is_peer_closed;
     double peer_closed_at; /* of seconds_now(); 0: not */
     bool is_handed_on;     /* a stream of ours goes on with it, and is what counts */
@@ -128,6 +127,7 @@ struct http_connection *http_connection_accept_locked(struct http_server *server
 void http_connection_hand_on_locked(struct http_connection *connection);
 void http_connection_remove_locked(struct http_connection *connection);
 uint64_t http_bytes_received(int fd);
+double http_seconds_since_receipt(int fd); /* of the last bytes, to about 10 ms */
 
 /* Accepts what waits (http_accept.c). */
 MUST_CHECK bool http_listen(struct http_server *server, const char *host, int port,

@@ -16,6 +16,7 @@
 
 #define EVENTS_AT_ONCE 128
 #define WATCH_STACK_BYTES (256 << 10)
+#define RECEIPT_SECONDS 0.02 /* the kernel tells when bytes came in ticks of its own, and ms */
 
 /* What is to be done once the lock is free again: none of it may be called under it. */
 struct chore {
@@ -135,10 +136,11 @@ static bool body_is_too_slow(const struct http_connection *connection, double el
     return elapsed > limits->body_seconds || (double)connection->body_received < wanted;
 }
 
-/* The first bytes of the next request: libmicrohttpd does not tell. */
-static bool has_begun_again(const struct http_connection *connection)
+/* The first bytes of the next request: libmicrohttpd does not tell. Asked here, twice a second, and
+ * not with each answer; bytes that come right behind one are noticed with those that follow. */
+static bool has_begun_again(const struct http_connection *connection, double idle_seconds)
 {
-    return http_bytes_received(connection->fd) > connection->received_at_idle;
+    return http_seconds_since_receipt(connection->fd) < idle_seconds - RECEIPT_SECONDS;
 }
 
 /* libmicrohttpd misses an end that comes together with bytes: one read takes the bytes, and the
@@ -173,7 +175,7 @@ static void check_deadline_locked(struct http_connection *connection, double now
     case CONNECTION_IDLE:
         if (elapsed > limits->idle_seconds || has_missed_end(connection, now))
             cut_off(connection, 0);
-        else if (has_begun_again(connection))
+        else if (has_begun_again(connection, elapsed))
             http_connection_enter_locked(connection, CONNECTION_HEADERS);
         break;
     case CONNECTION_BUSY:

@@ -62,6 +62,14 @@ static void slow_headers_are_cut_off(void **state)
     answer = trickle(fd, "GET /health HTTP/1.1\r\n" HOST "X-A: ");
     assert_int_equal(answer_status(answer), 408);
     free(answer);
+    fd = client_connect(); /* or a piece of it, and nothing more */
+    client_say(fd, HEALTH);
+    free(client_read_answer(fd));
+    usleep(100000);
+    client_say(fd, "GET /hea");
+    answer = client_read_all(fd, NULL);
+    assert_int_equal(answer_status(answer), 408);
+    free(answer);
     answer = client_ask(""); /* nothing at all */
     assert_string_equal(answer, "");
     free(answer);
@@ -74,7 +82,8 @@ static void idle_connections_are_closed(void **state)
     int fd;
 
     (void)state;
-    limits.idle_seconds = 0.3;
+    limits.idle_seconds = 0.5;
+    limits.header_seconds = 0.1; /* is for those that have begun, which this one has not */
     restart(&limits);
     fd = client_connect();
     client_say(fd, HEALTH);
