@@ -1,5 +1,6 @@
 #include "server/auth.h"
 
+#include <assert.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,8 +152,9 @@ void auth_refuse(struct auth *auth, struct http_exchange *exchange, enum auth_ve
 
 void auth_identity_of_key(struct http_identity *out, const struct store_key *key)
 {
+    static_assert(sizeof out->name == sizeof key->name, "both hold an owner's name");
     *out = (struct http_identity){.scopes = key->scopes, .jobs_per_minute = key->jobs_per_minute};
-    snprintf(out->name, sizeof out->name, "%s", key->name);
+    memcpy(out->name, key->name, sizeof out->name);
 }
 
 void auth_identity_of_user(struct http_identity *out, const char *user)

@@ -120,8 +120,8 @@ http_client_address(const struct http_exchange *exchange); /* behind trusted pro
 /* Of the connection itself: the proxy's where there is one. */
 const char *http_peer_address(const struct http_exchange *exchange);
 bool http_is_secure(const struct http_exchange *exchange); /* TLS, or a trusted proxy says so */
-/* "https://host" as the client sees it, for absolute links. */
-const char *http_base_url(const struct http_exchange *exchange);
+/* "https://host" as the client sees it, for absolute links. To be freed; NULL: memory is short. */
+char *http_base_url(const struct http_exchange *exchange);
 const void *http_body(const struct http_exchange *exchange, size_t *size);
 /* The body as JSON, parsed once with the limits of limits.h; NULL: answered with an error already.
  * Borrowed. An empty body is an empty object. */

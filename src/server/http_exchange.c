@@ -18,8 +18,9 @@ static void make_request_id(struct http_exchange *exchange)
 
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
     x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    snprintf(exchange->request_id, sizeof exchange->request_id, "%016llx",
-             (unsigned long long)(x ^ x >> 31));
+    x ^= x >> 31;
+    for (int i = 0; i < 16; i++)
+        exchange->request_id[i] = "0123456789abcdef"[x >> (60 - 4 * i) & 15];
 }
 
 struct http_exchange *http_exchange_create(struct http_server *server, struct MHD_Connection *mhd,
@@ -79,9 +80,7 @@ void http_exchange_unref(struct http_exchange *exchange)
     atomic_fetch_sub(&exchange->server->bodies_bytes, exchange->body_room);
     free(exchange->body);
     free(exchange->cookie);
-    free(exchange->base_url);
     free(exchange->path_text);
-    free(exchange->path_values);
     free(exchange->query);
     free(exchange->query_text);
     free(exchange->path);

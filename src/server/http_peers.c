@@ -41,10 +41,23 @@ void http_address_of(unsigned char address[16], const struct sockaddr_storage *f
     }
 }
 
+/* inet_ntop goes by printf, for each request. */
+static void format_ipv4(char *text, const unsigned char address[4])
+{
+    for (int i = 0; i < 4; i++) {
+        if (address[i] >= 100)
+            *text++ = (char)('0' + address[i] / 100);
+        if (address[i] >= 10)
+            *text++ = (char)('0' + address[i] / 10 % 10);
+        *text++ = (char)('0' + address[i] % 10);
+        *text++ = i < 3 ? '.' : '\0';
+    }
+}
+
 void http_address_format(char text[INET6_ADDRSTRLEN], const unsigned char address[16])
 {
     if (memcmp(address, mapped_ipv4, sizeof mapped_ipv4) == 0)
-        inet_ntop(AF_INET, address + 12, text, INET6_ADDRSTRLEN);
+        format_ipv4(text, address + 12);
     else
         inet_ntop(AF_INET6, address, text, INET6_ADDRSTRLEN);
 }

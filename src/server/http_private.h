@@ -142,6 +142,8 @@ struct http_field {
     const char *name, *value;
 };
 
+#define PATH_VALUES_MAX 8
+
 enum http_phase {
     PHASE_NEW,
     PHASE_REFUSED, /* answered without asking the gate */
@@ -176,14 +178,13 @@ struct http_exchange {
     char *query_text;
     struct http_field *query;
     size_t query_count;
-    struct http_field *path_values;
+    struct http_field path_values[PATH_VALUES_MAX];
     size_t path_value_count;
     char *path_text;
     const struct http_route *route;
     void *route_context;
     char client[INET6_ADDRSTRLEN], peer[INET6_ADDRSTRLEN];
     bool is_trusted_peer;
-    char *base_url;
     char *cookie;
     struct http_identity identity;
 
@@ -259,6 +260,8 @@ const char *http_json_scan(const char *text, size_t size);
 const char *http_multipart_parse(struct http_part **parts, size_t *count, char **text,
                                  const char *type, const char *bytes, size_t size);
 
+/* Whether two names of headers are the same one. */
+bool http_same_name(const char *a, const char *b);
 /* Headers that every answer has. */
 void http_response_headers(struct http_exchange *exchange, struct MHD_Response *response,
                            const char *type);

@@ -21,7 +21,7 @@ const char *http_reason(int status)
 bool http_has_added(const struct http_exchange *exchange, const char *name)
 {
     for (size_t i = 0; i < exchange->added_count; i++) {
-        if (strcasecmp(exchange->added[i].name, name) == 0)
+        if (http_same_name(exchange->added[i].name, name))
             return true;
     }
     return false;

@@ -36,10 +36,16 @@ const char *http_query(const struct http_exchange *exchange, const char *name)
     return NULL;
 }
 
+/* A request's names are compared some sixty times, and most differ in their first letter. */
+bool http_same_name(const char *a, const char *b)
+{
+    return ((a[0] ^ b[0]) & ~('a' ^ 'A')) == 0 && strcasecmp(a, b) == 0;
+}
+
 const char *http_header(const struct http_exchange *exchange, const char *name)
 {
     for (size_t i = 0; i < exchange->header_count; i++) {
-        if (strcasecmp(exchange->headers[i].name, name) == 0)
+        if (http_same_name(exchange->headers[i].name, name))
             return exchange->headers[i].value;
     }
     return NULL;
@@ -50,7 +56,7 @@ int http_header_count(const struct http_exchange *exchange, const char *name)
     int count = 0;
 
     for (size_t i = 0; i < exchange->header_count; i++)
-        count += strcasecmp(exchange->headers[i].name, name) == 0;
+        count += http_same_name(exchange->headers[i].name, name);
     return count;
 }
 
@@ -112,7 +118,7 @@ const char *http_peer_address(const struct http_exchange *exchange)
 static const char *last_header(const struct http_exchange *exchange, const char *name)
 {
     for (size_t i = exchange->header_count; i-- > 0;)
-        if (strcasecmp(exchange->headers[i].name, name) == 0)
+        if (http_same_name(exchange->headers[i].name, name))
             return exchange->headers[i].value;
     return NULL;
 }
@@ -127,9 +133,15 @@ bool http_is_secure(const struct http_exchange *exchange)
     return exchange->server->options.tls_cert != NULL;
 }
 
-const char *http_base_url(const struct http_exchange *exchange)
+char *http_base_url(const struct http_exchange *exchange)
 {
-    return exchange->base_url;
+    const char *host = http_header(exchange, "Host");
+    char *url;
+
+    return asprintf(&url, "%s://%s", http_is_secure(exchange) ? "https" : "http",
+                    host ? host : "localhost") < 0
+               ? NULL
+               : url;
 }
 
 const void *http_body(const struct http_exchange *exchange, size_t *size)
@@ -187,7 +199,7 @@ static void find_client(struct http_exchange *exchange)
     exchange->is_trusted_peer = http_peers_trust(exchange->server->peers, address);
     goes_on = exchange->is_trusted_peer;
     for (size_t i = exchange->header_count; goes_on && i-- > 0;)
-        if (strcasecmp(exchange->headers[i].name, "X-Forwarded-For") == 0)
+        if (http_same_name(exchange->headers[i].name, "X-Forwarded-For"))
             goes_on = follow_list(exchange, address, exchange->headers[i].value);
 }
 
@@ -195,18 +207,14 @@ bool http_read_request(struct http_exchange *exchange)
 {
     size_t path_length = strcspn(exchange->target, "?");
     const char *query = exchange->target + path_length;
-    const char *host = http_header(exchange, "Host"), *cookie = http_header(exchange, "Cookie");
+    const char *cookie = http_header(exchange, "Cookie");
 
     find_client(exchange);
     exchange->path = malloc(path_length + 1);
-    if (!exchange->path ||
-        asprintf(&exchange->base_url, "%s://%s", http_is_secure(exchange) ? "https" : "http",
-                 host ? host : "localhost") < 0) {
-        exchange->base_url = NULL;
-        goto no_memory;
+    if (!exchange->path || (cookie && !(exchange->cookie = split_cookies(cookie)))) {
+        http_reply_error(exchange, 503, "out_of_memory", "", 1, "memory is short");
+        return false;
     }
-    if (cookie && !(exchange->cookie = split_cookies(cookie)))
-        goto no_memory;
     if (exchange->target[0] != '/' ||
         !http_decode(exchange->path, exchange->target, path_length, false, false) ||
         !http_query_parse(&exchange->query, &exchange->query_count, &exchange->query_text,
@@ -218,8 +226,4 @@ bool http_read_request(struct http_exchange *exchange)
         return false;
     }
     return true;
-
-no_memory:
-    http_reply_error(exchange, 503, "out_of_memory", "", 1, "memory is short");
-    return false;
 }

@@ -6,8 +6,6 @@
 
 #include "server/http_private.h"
 
-#define PATH_VALUES_MAX 8
-
 static const char *const method_names[] = {
     [HTTP_GET] = "GET", [HTTP_POST] = "POST", [HTTP_DELETE] = "DELETE",   [HTTP_PATCH] = "PATCH",
     [HTTP_PUT] = "PUT", [HTTP_HEAD] = "HEAD", [HTTP_OPTIONS] = "OPTIONS",
@@ -105,26 +103,33 @@ static bool has_dots(const char *path)
     return false;
 }
 
-bool http_find_route(struct http_exchange *exchange)
+/* Whether a path without escapes begins as the pattern does, up to the pattern's first value: tells
+ * most routes apart without decoding anything. */
+static bool begins_alike(const char *pattern, const char *path)
 {
-    size_t path_length = strcspn(exchange->target, "?");
-    char *path = strndup(exchange->target, path_length);
-    struct http_field values[PATH_VALUES_MAX];
+    while (*pattern && *pattern != '{' && *pattern == *path) {
+        pattern++;
+        path++;
+    }
+    return *pattern == '{' || *pattern == *path;
+}
+
+/* Fills the exchange with the route and the path's values. Returns the methods that other routes of
+ * the path take, as bits. */
+static unsigned match_routes(struct http_exchange *exchange, const char *path)
+{
+    bool has_escapes = strchr(path, '%') != NULL;
     unsigned allowed = 0;
 
-    exchange->path_text = malloc(path_length + PATH_VALUES_MAX * 4 + 32);
-    exchange->path_values = malloc(sizeof values);
-    if (!path || !exchange->path_text || !exchange->path_values) {
-        free(path);
-        http_reply_error(exchange, 503, "out_of_memory", "", 1, "memory is short");
-        return false;
-    }
     for (const struct http_routes *part = exchange->server->parts; part->routes; part++) {
-        for (size_t i = 0; i < part->count && !exchange->route && !has_dots(exchange->path); i++) {
+        for (size_t i = 0; i < part->count; i++) {
             const struct http_route *route = &part->routes[i];
-            int count =
-                http_match_path(route->path, path, values, PATH_VALUES_MAX, exchange->path_text);
+            int count;
 
+            if (!has_escapes && !begins_alike(route->path, path))
+                continue;
+            count = http_match_path(route->path, path, exchange->path_values, PATH_VALUES_MAX,
+                                    exchange->path_text);
             if (count < 0)
                 continue;
             allowed |= 1u << route->method;
@@ -133,9 +138,26 @@ bool http_find_route(struct http_exchange *exchange)
             exchange->route = route;
             exchange->route_context = part->context;
             exchange->path_value_count = (size_t)count;
-            memcpy(exchange->path_values, values, sizeof values);
+            return allowed;
         }
     }
+    return allowed;
+}
+
+bool http_find_route(struct http_exchange *exchange)
+{
+    size_t path_length = strcspn(exchange->target, "?");
+    char *path = strndup(exchange->target, path_length);
+    unsigned allowed = 0;
+
+    exchange->path_text = malloc(path_length + PATH_VALUES_MAX * 4 + 32);
+    if (!path || !exchange->path_text) {
+        free(path);
+        http_reply_error(exchange, 503, "out_of_memory", "", 1, "memory is short");
+        return false;
+    }
+    if (!has_dots(exchange->path))
+        allowed = match_routes(exchange, path);
     free(path);
     if (exchange->route)
         return true;

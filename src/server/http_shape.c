@@ -106,7 +106,7 @@ static int count_header(const struct http_exchange *exchange, const char *name, 
     for (size_t i = 0; i < exchange->header_count; i++) {
         const struct http_field *field = &exchange->headers[i];
 
-        if (field->name && strcasecmp(field->name, name) == 0) {
+        if (field->name && http_same_name(field->name, name)) {
             *value = field->value;
             count++;
         }

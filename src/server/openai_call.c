@@ -62,10 +62,14 @@ static void call_destroy(struct call *call)
 static json_t *link_of(const struct call *call, const struct store_picture *picture)
 {
     char path[64], link[URL_BYTES];
+    char *base = http_base_url(call->exchange);
+    json_t *value;
 
     snprintf(path, sizeof path, "/files/%s", picture->id);
     auth_sign(call->home->auth, path, (int64_t)time(NULL) + SIGNED_URL_SECONDS, link, sizeof link);
-    return json_sprintf("%s%s", http_base_url(call->exchange), link);
+    value = base ? json_sprintf("%s%s", base, link) : NULL;
+    free(base);
+    return value;
 }
 
 /* NULL: a picture is gone, or memory is short. */

@@ -88,13 +88,16 @@ static void reply_size(struct http_exchange *exchange, void *context)
 
 static void reply_values(struct http_exchange *exchange, void *context)
 {
+    char *base = http_base_url(exchange);
+
     (void)context;
     http_reply_json(exchange, 200,
                     json_pack("{s:s?, s:s?, s:s?, s:s, s:s, s:s, s:b}", "id",
                               http_path_value(exchange, "id"), "q", http_query(exchange, "q"),
                               "cookie", http_cookie(exchange, "session"), "path",
                               http_path(exchange), "client", http_client_address(exchange), "base",
-                              http_base_url(exchange), "secure", http_is_secure(exchange)));
+                              base, "secure", http_is_secure(exchange)));
+    free(base);
 }
 
 static void reply_file(struct http_exchange *exchange, void *context)
