@@ -156,7 +156,6 @@ static int loading_seconds(const struct hub *hub)
 static bool refuse(struct submission *submission)
 {
     submission->is_refused = true;
-    metrics_count(METRIC_REJECTS, submission->err->code, 1);
     return false;
 }
 
@@ -300,16 +299,16 @@ static void enter(struct hub *hub, struct submission *submission)
 
 static void answer(struct hub *hub, struct submission *submission)
 {
-    if (submission->is_refused)
-        return;
-    if (submission->how == STORE_CONFLICT) {
+    if (!submission->is_refused && submission->how == STORE_CONFLICT) {
         hub_fail(submission->err, 409, reject_names[REJECT_IDEMPOTENCY_CONFLICT], 0,
                  "this Idempotency-Key came with another request before");
         refuse(submission);
-    } else if (!hub_look(hub, submission->id, submission->job.owner, submission->out,
-                         &submission->texts, submission->err)) {
-        submission->is_refused = true;
     }
+    if (submission->is_refused)
+        metrics_count(METRIC_REJECTS, submission->err->code, 1);
+    else if (!hub_look(hub, submission->id, submission->job.owner, submission->out,
+                       &submission->texts, submission->err))
+        submission->is_refused = true;
 }
 
 static void leave_door(struct hub *hub, struct submission *submission)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "server/hub_scene.h"
+#include "server/server_fakes.h"
 #include "server/supervisor.h"
 
 static void nothing_is_accepted_before_a_worker_was_ready(void **state)
@@ -175,6 +176,7 @@ static void one_key_is_one_job(void **state)
 static void a_full_queue_says_when_to_come_again(void **state)
 {
     struct scene *scene = *state;
+    double before = fake_metrics_counted(METRIC_REJECTS, "queue_full");
     struct hub_error err;
     struct job_view view;
     bool is_new;
@@ -198,6 +200,7 @@ static void a_full_queue_says_when_to_come_again(void **state)
     assert_true(scene_submit(scene, (struct wish){.key = "k", .body = "b"}, &view, &is_new, &err));
     assert_false(is_new);
     job_view_finish(&view);
+    assert_true(fake_metrics_counted(METRIC_REJECTS, "queue_full") == before + 2);
 }
 
 static void jobs_a_minute_are_counted(void **state)
