@@ -1,10 +1,10 @@
 """Load on a working server, in figures: printed, and held against generous limits that only a broken server misses.
 
-usage: load_test.py SD35 LOAD_SERVER [--seconds N] [--rounds N] [NAME ...]
+usage: load_test.py SD35 LOAD_SERVER [--seconds N] [--rounds N] [--side N] [NAME ...]
 
 NAMEs choose of: start (seconds to the first answer, idle memory), polls (1,000 status polls a second while pictures are drawn, and what that costs the
-drawing), streams (10,000 idle event streams), accepts (durable ones), overload (ten times what can be drawn). The figures of a quiet machine are in
-docs/architecture.md. Other programs on the machine show in every figure but the processor times.
+drawing; --side: of its pictures), streams (10,000 idle event streams), accepts (durable ones), overload (ten times what can be drawn). The figures of a
+quiet machine are in docs/architecture.md. Other programs on the machine show in every figure but the processor times.
 """
 import argparse
 import json
@@ -19,7 +19,6 @@ import time
 
 from running import Server, wait_until
 
-SPEC = {"prompt": "two apples", "width": 256, "height": 256, "steps": 6}
 SMALL = {"prompt": "two apples", "width": 64, "height": 64, "steps": 1}
 QUIET = ["--log-level", "warning"]
 LONG = ["--max-queue", "100000", "--max-queue-per-user", "100000"]
@@ -70,11 +69,11 @@ def start(arguments):
     assert median(seconds) < 5 and median(memory) < 15
 
 
-def draw(server, seed):
+def draw(server, side, seed):
     """(seconds, processor seconds of the worker) of one picture."""
     worker = server.workers()[0]
     began, used = time.monotonic(), processor_seconds(worker)
-    job = server.post("/api/v1/jobs?wait=60", {**SPEC, "seed": seed}).json()
+    job = server.post("/api/v1/jobs?wait=60", {"prompt": "two apples", "width": side, "height": side, "steps": 6, "seed": seed}).json()
     assert job["state"] == "done", job
     return time.monotonic() - began, processor_seconds(worker) - used
 
@@ -87,14 +86,14 @@ def polls(arguments):
     took, p99, spent, count = {"alone": [], "polls": [], "polls from elsewhere": []}, [], 0, 0
     with Server(arguments.program, options=QUIET + LONG) as server:
         server.wait_ready()
-        job = server.post("/api/v1/jobs?wait=60", {**SPEC, "seed": 0}).json()
+        job = server.post("/api/v1/jobs?wait=60", SMALL).json()
         front = server.front()
         for seed in range(arguments.rounds):
-            took["alone"].append(draw(server, 3 * seed))
+            took["alone"].append(draw(server, arguments.side, 3 * seed))
             for number, (name, nice) in enumerate((("polls", 0), ("polls from elsewhere", 19)), 1):
                 before = processor_seconds(front)
                 polling = generate(arguments.generator, server, "rate", f"/api/v1/jobs/{job['id']}", "-", POLLS, 60, nice=nice)
-                took[name].append(draw(server, 3 * seed + number))
+                took[name].append(draw(server, arguments.side, 3 * seed + number))
                 polling.terminate()
                 found = answers(polling.communicate()[0])
                 assert set(found) == {"2xx"}, found
@@ -177,6 +176,7 @@ def main():
     parser.add_argument("names", nargs="*", choices=[*TESTS, []])
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3, help="of each figure, which is their median")
+    parser.add_argument("--side", type=int, default=256, help="of the pictures that are drawn under polls")
     arguments = parser.parse_args()
     for name in arguments.names or TESTS:
         print(f" {name}:", flush=True)
