@@ -47,6 +47,13 @@ struct latent_colours {
 /* Of a VAE's config: "latent_rgb_factors" [16][3] and "latent_rgb_bias" [3]; SD 3's without. */
 void latent_colours_read(struct latent_colours *out, const json_t *config);
 
+/* What a component takes. */
+struct weight_bytes {
+    size_t held;     /* on the device, or resident: while it is used */
+    size_t streamed; /* on the device: from its first use on */
+    size_t pinned;   /* on the host, as long */
+};
+
 struct pipeline {
     struct model_files *files;
     struct backend *backend;
@@ -61,6 +68,7 @@ struct pipeline {
     struct held_weights *held[COMPONENT_COUNT]; /* a device's copies; NULL: none, or a host */
     enum weights_phase phase;                   /* the latest, where phases take turns */
     struct streamed_weights *streamed[COMPONENT_COUNT]; /* NULL: does not stream */
+    struct weight_bytes on_device[COMPONENT_COUNT];     /* what of it lies there now */
     struct latent_colours colours;
     bool is_turbo;
     enum memory_mode memory;
@@ -99,13 +107,7 @@ MUST_CHECK bool weights_enter(struct pipeline *pipeline, enum weights_phase phas
 void weights_leave(struct pipeline *pipeline);
 /* All leave, whatever the mode. */
 void weights_drop(struct pipeline *pipeline);
-/* What a component takes. */
-struct weight_bytes {
-    size_t held;     /* on the device, or resident: while it is used */
-    size_t streamed; /* on the device: from its first use on */
-    size_t pinned;   /* on the host, as long */
-};
-/* with_init: the VAE's encoder too. */
+/* What a component takes. with_init: the VAE's encoder too. */
 struct weight_bytes weights_component_bytes(const struct pipeline *pipeline,
                                             enum component component, bool with_init);
 /* What lies on the device now. */

@@ -110,6 +110,8 @@ static bool hold(struct pipeline *pipeline, enum component component, bool with_
     ok = ok &&
          ops->weights_hold(pipeline->stream, held, list.requests + first, list.count - first, err);
     weight_list_finish(&list);
+    if (ok)
+        pipeline->on_device[component] = weights_component_bytes(pipeline, component, with_init);
     return ok || error_in(err, "%s", component_name(component));
 }
 
@@ -120,6 +122,7 @@ static void drop(struct pipeline *pipeline, enum component component)
     if (*held)
         pipeline->backend->ops.weights_drop(pipeline->stream, *held);
     *held = NULL;
+    pipeline->on_device[component].held = 0;
 }
 
 static void release(struct pipeline *pipeline, enum weights_phase phase)
@@ -160,16 +163,10 @@ void weights_leave(struct pipeline *pipeline)
 
 size_t weights_device_bytes(const struct pipeline *pipeline)
 {
-    bool with_init = pipeline_keeps_weights(pipeline) || pipeline->phase == WEIGHTS_IMAGE;
     size_t sum = 0;
 
-    for (int i = 0; i < COMPONENT_COUNT; i++) {
-        struct weight_bytes bytes = {0};
-
-        if (pipeline->held[i] || pipeline->streamed[i])
-            bytes = weights_component_bytes(pipeline, (enum component)i, with_init);
-        sum += (pipeline->held[i] ? bytes.held : 0) + (pipeline->streamed[i] ? bytes.streamed : 0);
-    }
+    for (int i = 0; i < COMPONENT_COUNT; i++)
+        sum += pipeline->on_device[i].held + pipeline->on_device[i].streamed;
     return sum;
 }
 
@@ -183,6 +180,7 @@ void weights_drop(struct pipeline *pipeline)
             set_streamed(pipeline, (enum component)i, NULL);
             pipeline->backend->ops.weights_unstream(pipeline->stream, streamed);
         }
+        pipeline->on_device[i].streamed = 0;
     }
     pipeline->phase = WEIGHTS_NONE;
 }

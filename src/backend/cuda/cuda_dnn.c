@@ -63,16 +63,11 @@ static bool fail_dnn(const struct dnn *dnn, cudnnStatus_t status, const struct d
     return error_set(err, ERROR_BACKEND, "cuDNN: %s: %s failed: %s", call->text, step, text);
 }
 
-static enum error_code code_of(cudaError_t status)
-{
-    return status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND;
-}
-
 static bool fail_cuda(cudaError_t status, const struct dnn_call *call, const char *step,
                       struct error *err)
 {
     (void)cudaGetLastError();
-    return error_set(err, code_of(status), "cuDNN: %s: %s failed: %s", call->text, step,
+    return error_set(err, cuda_error_code(status), "cuDNN: %s: %s failed: %s", call->text, step,
                      cudaGetErrorString(status));
 }
 
@@ -543,7 +538,7 @@ bool dnn_create(struct dnn **out, const struct cuda_libraries *libraries,
         failure = cudaEventCreate(&dnn->stop);
     if (failure) {
         (void)cudaGetLastError();
-        error_set(err, code_of(failure), "creating an event failed: %s",
+        error_set(err, cuda_error_code(failure), "creating an event failed: %s",
                   cudaGetErrorString(failure));
         goto fail;
     }

@@ -10,10 +10,17 @@
 #include <stdbool.h>
 
 #include <cublasLt.h>
+#include <cuda_runtime_api.h>
 #include <cudnn.h>
 
 #include "base/attributes.h"
 #include "base/error.h"
+
+/* What a failure of the runtime means to a caller. */
+static inline enum error_code cuda_error_code(cudaError_t status)
+{
+    return status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND;
+}
 
 #define CUDA_BLAS_FUNCTIONS(X)                                                                     \
     X(cublasLtCreate)                                                                              \
@@ -32,7 +39,7 @@
     X(cublasLtMatmulPreferenceSetAttribute)                                                        \
     X(cublasLtMatmulAlgoGetHeuristic)                                                              \
     X(cublasLtMatmulAlgoConfigGetAttribute)                                                        \
-    X(cublasLtMatmulAlgoCapGetAttribute)                                                           \
+    X(cublasLtMatmulAlgoCapGetAttribute)
 
 #define CUDA_DNN_FUNCTIONS(X)                                                                      \
     X(cudnnCreate)                                                                                 \

@@ -34,8 +34,8 @@ bool stream_check(struct stream *stream, cudaError_t status, const char *what)
 {
     if (status == cudaSuccess)
         return true;
-    stream_fail(stream, status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND,
-                "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
+    stream_fail(stream, cuda_error_code(status), "%s: %s (%s)", what, cudaGetErrorString(status),
+                cudaGetErrorName(status));
     (void)cudaGetLastError(); /* the next launch would find it */
     return false;
 }
@@ -43,8 +43,8 @@ bool stream_check(struct stream *stream, cudaError_t status, const char *what)
 bool fail_cuda(struct error *err, cudaError_t status, const char *what)
 {
     (void)cudaGetLastError();
-    return error_set(err, status == cudaErrorMemoryAllocation ? ERROR_NO_MEMORY : ERROR_BACKEND,
-                     "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
+    return error_set(err, cuda_error_code(status), "%s: %s (%s)", what, cudaGetErrorString(status),
+                     cudaGetErrorName(status));
 }
 
 /* --- Coming and going --- */

@@ -197,7 +197,7 @@ DEVICE uint16_t pack_e4m3(float low, float high)
 
 /* tanh is off by 2^-11 at most, so small results of large negative x are as far off as x 2^-12. That
  * is less than E4M3 tells apart beside the row's other values: of 80 million, 2000 differed from
- * those of exact arithmetic. */
+ * those by x times the sigmoid, which takes two special functions. */
 DEVICE float gelu(float x)
 {
     constexpr float a = 0.7978845608028654f; /* sqrt(2 / pi) */
