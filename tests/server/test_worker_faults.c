@@ -20,23 +20,32 @@ static void a_batch_has_the_places_that_memory_has(void **state)
     assert_int_equal(front_end(front), 0);
 }
 
-static void what_memory_fails_is_drawn_alone(void **state)
+/* One picture and two, drawn together until the fault; they end as each would alone. */
+static struct front *draw_in_company(int first_steps, int second_steps)
 {
-    struct front *front;
-    struct job_spec first = front_spec("a red apple", 4, 1), second = front_spec("a pear", 6, 2);
+    struct job_spec first = front_spec("a red apple", first_steps, 1);
+    struct job_spec second = front_spec("a pear", second_steps, 2);
+    struct front *front = front_start(3);
 
-    (void)state;
     second.count = 2;
-    front_fault.step = 4;
-    front_fault.code = ERROR_NO_MEMORY;
-    front = front_start(3);
     front_send_job(front, 0, &first, false);
     front_send_job(front, 1, &second, false);
     front_listen_until_ended(front, 2);
-    assert_true(front->outcome[0].done.was_short_of_memory);
     front_expect_as_alone(&front->outcome[0], &first, 0, NULL, NULL);
     front_expect_as_alone(&front->outcome[1], &second, 0, NULL, NULL);
     front_expect_as_alone(&front->outcome[1], &second, 1, NULL, NULL);
+    return front;
+}
+
+static void what_memory_fails_is_drawn_alone(void **state)
+{
+    struct front *front;
+
+    (void)state;
+    front_fault.step = 4;
+    front_fault.code = ERROR_NO_MEMORY;
+    front = draw_in_company(4, 6);
+    assert_true(front->outcome[0].done.was_short_of_memory);
     assert_int_equal(front_end(front), 0);
 }
 
@@ -64,21 +73,13 @@ static void skipping_stops_a_picture_that_is_drawn_alone(void **state)
 static void what_is_no_number_is_drawn_again(void **state)
 {
     struct front *front;
-    struct job_spec first = front_spec("a red apple", 3, 1), second = front_spec("a pear", 4, 2);
 
     (void)state;
-    second.count = 2;
     front_fault.latent = 3;
     front_fault.code = ERROR_NOT_FINITE;
-    front = front_start(3);
-    front_send_job(front, 0, &first, false);
-    front_send_job(front, 1, &second, false);
-    front_listen_until_ended(front, 2);
+    front = draw_in_company(3, 4);
     assert_false(front->outcome[0].done.was_repeated);
     assert_true(front->outcome[1].done.was_repeated);
-    front_expect_as_alone(&front->outcome[0], &first, 0, NULL, NULL);
-    front_expect_as_alone(&front->outcome[1], &second, 0, NULL, NULL);
-    front_expect_as_alone(&front->outcome[1], &second, 1, NULL, NULL);
     assert_int_equal(front_end(front), 0);
 }
 
