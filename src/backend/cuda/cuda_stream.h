@@ -29,6 +29,11 @@ struct cuda_device {
 };
 extern struct cuda_device cuda_device;
 
+/* Beside the model's branches: every second sample's product, on the multiprocessors that the last
+ * tiles of the one before leave idle. Forked from branch 0, and joined with it. */
+#define SIDE_BRANCH STREAM_BRANCHES
+#define BRANCHES (STREAM_BRANCHES + 1)
+
 /* Scratch of each branch, so that branches never wait for each other's. */
 #define WORKSPACE_BYTES ((size_t)64 << 20) /* of the libraries' kernels */
 #define ALIGNED_SCALES_MAX 65536 /* factors of rows that do not lie where cuBLASLt wants */
@@ -40,11 +45,11 @@ extern struct cuda_device cuda_device;
 enum fault { FAULT_ID, FAULT_NOT_FINITE, FAULT_COUNT };
 
 struct stream {
-    cudaStream_t branches[STREAM_BRANCHES];
-    cudaEvent_t forked, finished[STREAM_BRANCHES];
-    bool is_forked[STREAM_BRANCHES]; /* since the last join */
+    cudaStream_t branches[BRANCHES];
+    cudaEvent_t forked, finished[BRANCHES];
+    bool is_forked[BRANCHES]; /* since the last join */
     int branch;
-    void *workspace[STREAM_BRANCHES], *decoded[STREAM_BRANCHES];
+    void *workspace[BRANCHES], *decoded[STREAM_BRANCHES];
     const atomic_bool *cancel;
     bool has_failed, is_recording;
     struct error failure;
@@ -56,7 +61,7 @@ struct stream {
     struct weight_store *weights;
     struct streamed_weights *streamed;     /* a list */
     struct streamed_weights *recorded;     /* that the recording has entered; NULL: none */
-    float *aligned_scale[STREAM_BRANCHES]; /* [ALIGNED_SCALES_MAX] */
+    float *aligned_scale[BRANCHES];        /* [ALIGNED_SCALES_MAX] */
     float *folded_scale[STREAM_BRANCHES];  /* [FOLDED_MAX], as folded_bias in f */
     void *folded_bias[STREAM_BRANCHES];
     int *fault; /* [FAULT_COUNT] pinned, seen by kernels: not 0 when one met what it must not */
@@ -72,9 +77,10 @@ static inline void *stream_workspace(const struct stream *stream)
     return stream->workspace[stream->branch];
 }
 
+/* The side branch, which only ever wants it for timing, takes that of branch 0. */
 static inline void *stream_decoded(const struct stream *stream)
 {
-    return stream->decoded[stream->branch];
+    return stream->decoded[stream->branch == SIDE_BRANCH ? 0 : stream->branch];
 }
 
 /* True when an op is to do nothing: an earlier one failed, or somebody cancelled. While recording,
@@ -103,6 +109,8 @@ void cuda_stream_destroy(struct stream *stream);
 bool cuda_stream_finish(struct stream *stream, struct error *err);
 void cuda_stream_watch(struct stream *stream, const atomic_bool *cancel);
 void cuda_branch(struct stream *stream, int branch);
+/* Branch 0 goes on when this one, too, has got here. */
+void stream_join_branch(struct stream *stream, int branch);
 void cuda_join(struct stream *stream);
 void cuda_record_begin(struct stream *stream);
 struct recording *cuda_record_end(struct stream *stream);
