@@ -322,8 +322,8 @@ def measure_accuracy(setup):
                              ("PyTorch FP8, modulation too", Fp8Linear)):
         predict(name, to_fp8(load_transformer(setup, folders["bf16"]), modulation))
         free(setup)
-    # On the CPU precision means nothing: activations are always F32 there.
     folders["kept"] = fp8_model(setup, folders["bf16"], "-kept", "--keep", "*.modulation")
+    # On the CPU precision means nothing: activations are always F32 there.
     if setup.on_gpu:
         runs = [("ours BF16", "bf16", "bf16"), ("ours FP8", "fp8", "fp8"), ("ours FP8, modulation kept", "kept", "fp8")]
     else:

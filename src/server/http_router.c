@@ -21,11 +21,24 @@ static bool is_dots(const char *text)
     return strcmp(text, ".") == 0 || strcmp(text, "..") == 0;
 }
 
+/* Whether the path begins as the pattern does, up to the pattern's first value or the path's first
+ * escape: tells most routes apart without decoding anything. */
+static bool begins_alike(const char *pattern, const char *path)
+{
+    while (*pattern && *pattern != '{' && *pattern == *path) {
+        pattern++;
+        path++;
+    }
+    return *pattern == '{' || *path == '%' || *pattern == *path;
+}
+
 int http_match_path(const char *pattern, const char *path, struct http_field *values, int room,
                     char *text)
 {
     int count = 0;
 
+    if (!begins_alike(pattern, path))
+        return -1;
     while (*pattern == '/' && *path == '/') {
         size_t pattern_length = strcspn(++pattern, "/");
         size_t length = strcspn(++path, "/");
@@ -103,33 +116,18 @@ static bool has_dots(const char *path)
     return false;
 }
 
-/* Whether a path without escapes begins as the pattern does, up to the pattern's first value: tells
- * most routes apart without decoding anything. */
-static bool begins_alike(const char *pattern, const char *path)
-{
-    while (*pattern && *pattern != '{' && *pattern == *path) {
-        pattern++;
-        path++;
-    }
-    return *pattern == '{' || *pattern == *path;
-}
-
 /* Fills the exchange with the route and the path's values. Returns the methods that other routes of
  * the path take, as bits. */
 static unsigned match_routes(struct http_exchange *exchange, const char *path)
 {
-    bool has_escapes = strchr(path, '%') != NULL;
     unsigned allowed = 0;
 
     for (const struct http_routes *part = exchange->server->parts; part->routes; part++) {
         for (size_t i = 0; i < part->count; i++) {
             const struct http_route *route = &part->routes[i];
-            int count;
+            int count = http_match_path(route->path, path, exchange->path_values, PATH_VALUES_MAX,
+                                        exchange->path_text);
 
-            if (!has_escapes && !begins_alike(route->path, path))
-                continue;
-            count = http_match_path(route->path, path, exchange->path_values, PATH_VALUES_MAX,
-                                    exchange->path_text);
             if (count < 0)
                 continue;
             allowed |= 1u << route->method;

@@ -13,9 +13,8 @@ set(runtime_calls
   __cudaLaunchKernel cudaLaunchKernelExC cudaGraphLaunch cudaFuncSetAttribute
   cudaStreamBeginCapture cudaStreamEndCapture cudaStreamIsCapturing
   cudaDeviceSynchronize cudaStreamSynchronize cudaStreamWaitEvent cudaEventRecord
-  cudaEventSynchronize
-  cudaEventElapsedTime cudaMemcpyAsync cudaMemset cudaMemsetAsync cudaFreeAsync cudaMemGetInfo
-  cudaPointerGetAttributes cudaGetLastError)
+  cudaEventSynchronize cudaEventElapsedTime cudaMemcpyAsync cudaMemset cudaMemsetAsync
+  cudaFreeAsync cudaMemGetInfo cudaPointerGetAttributes cudaGetLastError)
 list(TRANSFORM c_calls PREPEND --wrap=)
 list(TRANSFORM runtime_calls PREPEND -Wl,--wrap=)
 

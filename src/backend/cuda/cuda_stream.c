@@ -224,7 +224,6 @@ void cuda_join(struct stream *stream)
 {
     for (int i = 1; i < BRANCHES; i++)
         stream_join_branch(stream, i);
-    stream->branch = 0;
 }
 
 /* --- Recordings: CUDA graphs --- */

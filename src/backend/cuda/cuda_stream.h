@@ -109,7 +109,7 @@ void cuda_stream_destroy(struct stream *stream);
 bool cuda_stream_finish(struct stream *stream, struct error *err);
 void cuda_stream_watch(struct stream *stream, const atomic_bool *cancel);
 void cuda_branch(struct stream *stream, int branch);
-/* Branch 0 goes on when this one, too, has got here. */
+/* To branch 0, which goes on when this one, too, has got here. */
 void stream_join_branch(struct stream *stream, int branch);
 void cuda_join(struct stream *stream);
 void cuda_record_begin(struct stream *stream);
