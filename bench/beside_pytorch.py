@@ -10,7 +10,7 @@ step      one forward of the transformer with both guidance halves
 picture   all steps and the decoding, from embeddings that are there already
 batch     the same for four pictures at once
 vae       latent to bytes
-t5        all three text encoders for two prompts
+t5        all three text encoders for two prompts; ours for one, and without T5, too
 
 Everything is printed as it comes, and --json is written anew after each part: a run that is cut short leaves what it found.
 PyTorch in FP8 is what torchao's dynamic per-row quantisation does: weights and activations each with a factor a row. Modulation, a third
@@ -172,10 +172,10 @@ def ours_velocity(setup, model, precision, inputs, repeats=0):
     return velocity, [float(x) for x in re.findall(r"^([\d.]+) ms \(([\d.]+) to ([\d.]+)\)", printed, re.M)[0]] if repeats else None
 
 
-def ours_bench(setup, model, precision, batch=1, steps=None, runs=3):
+def ours_bench(setup, model, precision, batch=1, steps=None, runs=3, guidance=GUIDANCE):
     """Seconds of `sd35 bench`: {phase: {median, min, max}}"""
     printed = run_ours(setup, "sd35", "bench", "--model", model, "--device", setup.device, "--precision", precision, "--quiet",
-                       "--size", f"{setup.pixels}x{setup.pixels}", "--steps", steps or setup.steps, "--guidance", GUIDANCE,
+                       "--size", f"{setup.pixels}x{setup.pixels}", "--steps", steps or setup.steps, "--guidance", guidance,
                        "--batch", batch, "--runs", runs, "--json-file", "-")
     return json.loads(printed)["seconds"]
 
@@ -455,10 +455,13 @@ def measure_vae(setup):
 
 def measure_t5(setup):
     """The model here has all of T5's layers, and few of the transformer's."""
-    folders = models(setup, "reading", "--layers", 2, "--dual-layers", 0)
+    few_layers = ("--layers", 2, "--dual-layers", 0)
+    folders = models(setup, "reading", *few_layers)
+    clips = models(setup, "reading-clips", *few_layers, "--without-t5")
     for precision in ("fp8", "bf16"):
-        seconds = ours_bench(setup, folders[precision], precision, steps=2)["encode"]
-        say_figures(setup, "t5", f"ours {precision.upper()}", seconds, 1e3, "ms")
+        for name, model, guidance in (("", folders, GUIDANCE), (", one prompt", folders, 1), (", one prompt, CLIPs alone", clips, 1)):
+            seconds = ours_bench(setup, model[precision], precision, steps=2, guidance=guidance)["encode"]
+            say_figures(setup, "t5", f"ours {precision.upper()}{name}", seconds, 1e3, "ms")
     encoders = [(kind.from_pretrained(folders["bf16"] / folder, torch_dtype=torch.bfloat16).to(setup.device).eval(), tokens)
                 for folder, kind, tokens in (("text_encoder", transformers.CLIPTextModelWithProjection, CLIP_TOKENS),
                                              ("text_encoder_2", transformers.CLIPTextModelWithProjection, CLIP_TOKENS),
