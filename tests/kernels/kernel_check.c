@@ -269,6 +269,15 @@ static bool is_same(double got, double want)
     return got == want || (isnan(got) && isnan(want));
 }
 
+static void count_comparison(struct kernel_check *check, const char *label)
+{
+    check->comparisons++;
+    if (!check->is_verbose)
+        return;
+    printf("%8.2f s  %s\n", seconds_now() - check->began, label);
+    fflush(stdout);
+}
+
 static void expect_within(struct kernel_check *check, const struct tensor *got,
                           const struct tensor *want, double tolerance, const char *label)
 {
@@ -277,7 +286,7 @@ static void expect_within(struct kernel_check *check, const struct tensor *got,
     char shape[TENSOR_SHAPE_TEXT_BYTES];
 
     wait_for_device(check);
-    check->comparisons++;
+    count_comparison(check, label);
     if (!tensor_same_shape(got, want)) {
         report(check, label, "shapes differ");
         return;
@@ -328,13 +337,12 @@ void kernel_expect(struct kernel_check *check, bool holds, const char *format, .
     char label[LABEL_BYTES];
     va_list arguments;
 
-    check->comparisons++;
-    if (holds)
-        return;
     va_start(arguments, format);
     vsnprintf(label, sizeof label, format, arguments);
     va_end(arguments);
-    report(check, label, "does not hold");
+    count_comparison(check, label);
+    if (!holds)
+        report(check, label, "does not hold");
 }
 
 /* A comparison that cannot fail proves nothing: each kind of fault must be seen. */
@@ -409,7 +417,7 @@ void kernel_bench(struct kernel_check *check, double flops, double bytes,
 /* --- Running --- */
 
 struct run_options {
-    bool is_bench;
+    bool is_bench, is_verbose;
     uint64_t seed;
     const char *level, *device, *precision; /* NULL: all */
     int threads;                            /* 0: the usual ones */
@@ -422,6 +430,10 @@ static bool parse_options(struct run_options *options, int argc, char **argv)
 
         if (strcmp(argv[i], "--bench") == 0) {
             options->is_bench = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--verbose") == 0) {
+            options->is_verbose = true;
             continue;
         }
         if (strcmp(argv[i], "--seed") == 0)
@@ -447,7 +459,10 @@ static int run_device(const struct run_options *options, kernel_check_function r
     const struct backend_options device = {.device = options->device,
                                            .precision = options->precision};
     struct stream_options stream_options = {0};
-    struct kernel_check check = {.ref = &backend_ref_ops, .random = options->seed * 2 + 1};
+    struct kernel_check check = {.ref = &backend_ref_ops,
+                                 .random = options->seed * 2 + 1,
+                                 .began = seconds_now(),
+                                 .is_verbose = options->is_verbose};
     struct backend *backend;
     struct error err;
 
@@ -488,6 +503,8 @@ static int run_level(const struct cpu_level *level, int threads, const struct ru
         .threads = threads,
         .f = DTYPE_F32,
         .random = options->seed * 2 + 1,
+        .began = seconds_now(),
+        .is_verbose = options->is_verbose,
     };
     struct stream_options stream_options = {.threads = threads};
     struct error err;
@@ -521,7 +538,7 @@ int kernel_check_main(int argc, char **argv, kernel_check_function run, kernel_c
 
     if (!parse_options(&options, argc, argv)) {
         fprintf(stderr,
-                "usage: %s [--bench] [--seed N] [--level NAME] [--threads N] "
+                "usage: %s [--bench] [--verbose] [--seed N] [--level NAME] [--threads N] "
                 "[--device cuda] [--precision NAME]\n",
                 argv[0]);
         return 2;

@@ -38,14 +38,16 @@ struct kernel_check {
     uint64_t random;
     struct kernel_memory *memory;
     int comparisons, failures;
-    bool is_quiet;
+    bool is_quiet, is_verbose;
+    double began;
 };
 
 typedef void (*kernel_check_function)(struct kernel_check *check);
 
 /* Runs `run` for each level and thread count, or with --bench `bench` for each level with one
- * thread a CPU. Returns main's result. Options: --bench, --seed N, --level NAME, --threads N,
- * --device cuda, --precision NAME. */
+ * thread a CPU. Returns main's result. Options: --bench, --verbose (a line for each comparison,
+ * with the time since the start), --seed N, --level NAME, --threads N, --device cuda, --precision
+ * NAME. */
 int kernel_check_main(int argc, char **argv, kernel_check_function run,
                       kernel_check_function bench);
 
