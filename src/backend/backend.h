@@ -116,7 +116,9 @@ struct backend_ops {
     /* Between these, ops are recorded instead of run; backend/recordings.h says when. Shapes and
      * addresses are those of the recording. Everything must have run once before: nothing is tuned
      * or loaded while recording. NULL when that or anything else failed, and the stream goes on as
-     * if nothing had been asked of it; NULL too when it skipped ops already. */
+     * if nothing had been asked of it; NULL too when it skipped ops already.
+     * A recording that begins on branch 0 joins the others first, and may use them; one that begins
+     * on another branch stays there. Each is replayed on the branch where it began. */
     void (*record_begin)(struct stream *stream);
     struct recording *(*record_end)(struct stream *stream);
     void (*replay)(struct stream *stream, const struct recording *recording);

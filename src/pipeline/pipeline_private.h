@@ -21,7 +21,8 @@
 #include "text/t5_tokenizer.h"
 #include "weights/model_files.h"
 
-#define CLIP_COUNT 2 /* CLIP-L, CLIP-G: in the order in which their channels are joined */
+/* In the order in which their channels are joined. */
+enum clip_index { CLIP_L, CLIP_G, CLIP_COUNT };
 #define T5_TOKENS_MAX 512
 #define T5_TOKENS_MIN 77
 #define T5_TOKENS_DEFAULT 256 /* diffusers' */

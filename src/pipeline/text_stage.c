@@ -7,7 +7,9 @@
  * asked for, and may be kept.
  */
 #include <stdlib.h>
+#include <string.h>
 
+#include "backend/composite.h"
 #include "base/size.h"
 #include "pipeline/pipeline_private.h"
 
@@ -16,7 +18,6 @@ bool text_stage_plan(struct text_stage *stage, const struct pipeline *pipeline,
 {
     const struct mmdit_shape *network = mmdit_shape(pipeline->mmdit);
     enum dtype f = pipeline->backend->ops.activation_dtype;
-    size_t most = 0, mark;
 
     *stage = (struct text_stage){0};
     for (int i = 0; i < CLIP_COUNT; i++)
@@ -27,19 +28,11 @@ bool text_stage_plan(struct text_stage *stage, const struct pipeline *pipeline,
                       network->context_width) ||
         !TENSOR_ALLOC(&stage->pooled, work, f, "pooled text", err, 1, network->pooled_width))
         return false;
-    /* The encoders run one after the other and share their memory. */
-    mark = arena_mark(work);
-    for (int i = 0; i < CLIP_COUNT; i++) {
+    for (int i = 0; i < CLIP_COUNT; i++)
         if (!clip_plan_create(&stage->clip[i], pipeline->clip[i], work, 1, err))
             return false;
-        most = work->used > most ? work->used : most;
-        arena_release(work, mark);
-    }
-    if (pipeline->t5 && !t5_plan_create(&stage->t5, pipeline->t5, work, 1, shape->t5_tokens, err))
-        return false;
-    if (work->used < most)
-        work->used = most;
-    return true;
+    return !pipeline->t5 ||
+           t5_plan_create(&stage->t5, pipeline->t5, work, 1, shape->t5_tokens, err);
 }
 
 void text_stage_finish(struct text_stage *stage)
@@ -58,21 +51,34 @@ static int64_t end_of(const int32_t *ids, int32_t end)
     return CLIP_TOKENS - 1;
 }
 
+static void upload_ids(struct pipeline *pipeline, struct tensor *out, const int32_t *ids)
+{
+    struct tensor host = TENSOR_OF((void *)(uintptr_t)ids, DTYPE_I32, 1, out->dim[1]);
+
+    pipeline->backend->ops.upload(pipeline->stream, out, &host);
+}
+
+static void upload_tokens(struct text_stage *stage, struct pipeline *pipeline,
+                          const struct prompt_tokens *tokens)
+{
+    for (int i = 0; i < CLIP_COUNT; i++)
+        upload_ids(pipeline, &stage->clip_ids[i], tokens->clip[i]);
+    if (pipeline->t5)
+        upload_ids(pipeline, &stage->t5_ids, tokens->t5);
+}
+
 static void encode_clip(struct text_stage *stage, struct pipeline *pipeline,
                         const struct prompt_tokens *tokens, int which, int64_t column,
                         int64_t pooled_column)
 {
     const struct clip_encoder *encoder = pipeline->clip[which];
-    const struct backend_ops *ops = &pipeline->backend->ops;
     const int32_t *ids = tokens->clip[which];
     int64_t end = end_of(ids, clip_tokenizer_eos(pipeline->clip_tokenizer[which]));
     struct tensor rows = tensor_slice(&stage->context, 1, 0, CLIP_TOKENS);
     struct tensor hidden = tensor_slice(&rows, 2, column, clip_encoder_width(encoder));
     struct tensor pooled =
         tensor_slice(&stage->pooled, 1, pooled_column, clip_encoder_pooled_width(encoder));
-    struct tensor host = TENSOR_OF((void *)(uintptr_t)ids, DTYPE_I32, 1, CLIP_TOKENS);
 
-    ops->upload(pipeline->stream, &stage->clip_ids[which], &host);
     clip_encode(stage->clip[which], pipeline->stream, &hidden, &pooled, &stage->clip_ids[which],
                 &end);
 }
@@ -81,10 +87,29 @@ static void encode_t5(struct text_stage *stage, struct pipeline *pipeline,
                       const struct prompt_tokens *tokens)
 {
     struct tensor hidden = tensor_slice(&stage->context, 1, CLIP_TOKENS, tokens->t5_count);
-    struct tensor host = TENSOR_OF((void *)(uintptr_t)tokens->t5, DTYPE_I32, 1, tokens->t5_count);
 
-    pipeline->backend->ops.upload(pipeline->stream, &stage->t5_ids, &host);
     t5_encode(stage->t5, pipeline->stream, &hidden, &stage->t5_ids);
+}
+
+/* None of them fills a GPU. Both CLIP encoders go beside T5, and without T5 beside each other;
+ * CLIP-G begins before CLIP-L, which has less to do. */
+static void encode(struct text_stage *stage, struct pipeline *pipeline,
+                   const struct prompt_tokens *tokens)
+{
+    const struct backend_ops *ops = &pipeline->backend->ops;
+    int64_t g_column = clip_encoder_width(pipeline->clip[CLIP_L]);
+    int64_t g_pooled_column = clip_encoder_pooled_width(pipeline->clip[CLIP_L]);
+
+    op_branch(ops, pipeline->stream, 1); /* from here: it does not wait for what comes */
+    op_branch(ops, pipeline->stream, 0);
+    if (pipeline->t5) {
+        encode_t5(stage, pipeline, tokens);
+        op_branch(ops, pipeline->stream, 1);
+    }
+    encode_clip(stage, pipeline, tokens, CLIP_G, g_column, g_pooled_column);
+    op_branch(ops, pipeline->stream, 1);
+    encode_clip(stage, pipeline, tokens, CLIP_L, 0, 0);
+    op_join(ops, pipeline->stream);
 }
 
 static struct embedding *fetch(const struct text_stage *stage, struct pipeline *pipeline)
@@ -99,6 +124,8 @@ static struct embedding *fetch(const struct text_stage *stage, struct pipeline *
     *embedding = (struct embedding){.context = stage->context, .pooled = stage->pooled, .users = 1};
     embedding->context.data = embedding->memory;
     embedding->pooled.data = embedding->memory + first;
+    /* The host's pages are taken while the device is still at work; a download waits for them. */
+    memset(embedding->memory, 0, first + pooled);
     ops->download(pipeline->stream, &embedding->context, &stage->context);
     ops->download(pipeline->stream, &embedding->pooled, &stage->pooled);
     return embedding;
@@ -108,17 +135,11 @@ bool text_stage_run(struct text_stage *stage, struct pipeline *pipeline,
                     const struct prompt_tokens *tokens, struct embedding **out, struct error *err)
 {
     const struct backend_ops *ops = &pipeline->backend->ops;
-    int64_t column = 0, pooled_column = 0;
     struct embedding *embedding;
 
     ops->fill(pipeline->stream, &stage->context, 0.0f);
-    for (int i = 0; i < CLIP_COUNT; i++) {
-        encode_clip(stage, pipeline, tokens, i, column, pooled_column);
-        column += clip_encoder_width(pipeline->clip[i]);
-        pooled_column += clip_encoder_pooled_width(pipeline->clip[i]);
-    }
-    if (pipeline->t5)
-        encode_t5(stage, pipeline, tokens);
+    upload_tokens(stage, pipeline, tokens);
+    encode(stage, pipeline, tokens);
     embedding = fetch(stage, pipeline);
     if (!ops->stream_finish(pipeline->stream, err)) {
         embedding_release(embedding);

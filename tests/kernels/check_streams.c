@@ -207,6 +207,76 @@ static void check_branches(struct kernel_check *check)
     kernel_release(check);
 }
 
+static void run_on_branch(struct kernel_check *check, int branch, struct chain *chain)
+{
+    check->fast.branch(check->stream, branch);
+    run_chain(check, chain);
+}
+
+static struct recording *record_on_branch(struct kernel_check *check, int branch,
+                                          struct chain *chain)
+{
+    struct recording *recording;
+
+    check->fast.branch(check->stream, branch);
+    check->fast.record_begin(check->stream);
+    run_chain(check, chain);
+    recording = check->fast.record_end(check->stream);
+    kernel_expect(check, recording, "branch %d alone is recorded", branch);
+    return recording;
+}
+
+/* A recording for each branch, which run at the same time. */
+static void check_recorded_branches(struct kernel_check *check)
+{
+    struct chain a = make_chain(check, 2, 333, 384), b = make_chain(check, 1, 429, 192);
+    struct recording *recordings[2];
+    struct results want_a, want_b;
+
+    run_on_branch(check, 0, &a);
+    run_on_branch(check, 1, &b);
+    device_finish(check);
+    want_a = take_results(check, &a);
+    want_b = take_results(check, &b);
+    recordings[1] = record_on_branch(check, 1, &b);
+    recordings[0] = record_on_branch(check, 0, &a); /* with branch 1 on its way */
+    for (int i = 0; i < REPETITIONS && recordings[0] && recordings[1]; i++) {
+        spoil_results(check, &a);
+        spoil_results(check, &b);
+        for (int branch = 1; branch >= 0; branch--) {
+            check->fast.branch(check->stream, branch);
+            check->fast.replay(check->stream, recordings[branch]);
+        }
+        device_finish(check);
+        expect_results(check, &a, &want_a, "branch 0, of two recordings");
+        expect_results(check, &b, &want_b, "branch 1, of two recordings");
+    }
+    check->fast.replay(check->stream, recordings[1]);
+    kernel_expect(check, !check->fast.stream_finish(check->stream, NULL),
+                  "a recording of branch 1 is not replayed on branch 0");
+    check->fast.recording_free(recordings[0]);
+    check->fast.recording_free(recordings[1]);
+    kernel_release(check);
+}
+
+/* Branch 1 cannot take others into its recording. */
+static void check_recording_of_others(struct kernel_check *check)
+{
+    struct chain a = make_chain(check, 2, 77, 384), b = make_chain(check, 1, 77, 192);
+    struct recording *recording;
+
+    run_on_branch(check, 0, &a);
+    run_on_branch(check, 1, &b);
+    check->fast.record_begin(check->stream);
+    run_on_branch(check, 0, &a);
+    run_on_branch(check, 1, &b);
+    recording = check->fast.record_end(check->stream);
+    kernel_expect(check, !recording, "a recording of branch 1 that goes to branch 0 is none");
+    device_finish(check);
+    check->fast.recording_free(recording);
+    kernel_release(check);
+}
+
 static void check_recording(struct kernel_check *check, int64_t b, int64_t t, int64_t c)
 {
     struct chain chain = make_chain(check, b, t, c);
@@ -356,6 +426,8 @@ static void check_streams(struct kernel_check *check)
         return;
     check_failures(check);
     check_branches(check);
+    check_recorded_branches(check);
+    check_recording_of_others(check);
     check_recording(check, 2, 333, 384);
     check_recording(check, 1, 1024, 1536);
     check_recording_of_new(check);

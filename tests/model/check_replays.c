@@ -18,7 +18,7 @@
 #define PROMPTS 6
 #define MEMORY_BYTES ((size_t)256 << 20)
 
-enum encoder { CLIP_L, CLIP_G, T5, ENCODERS };
+enum encoder { T5 = CLIP_COUNT, ENCODERS }; /* after enum clip_index */
 
 static const char *device, *model;
 static bool is_host;

@@ -12,6 +12,8 @@
 
 struct recording {
     cudaGraphExec_t graph;
+    int branch;
+    bool has_fork;
     struct streamed_recording streamed;
 };
 
@@ -197,12 +199,25 @@ void cuda_stream_watch(struct stream *stream, const atomic_bool *cancel)
 
 /* --- Branches --- */
 
+/* Whether other branches than the one that is recorded can be had; if not, the stream fails. */
+static bool can_change_branch(struct stream *stream)
+{
+    if (!stream->is_recording || stream->recorded_branch == 0)
+        return true;
+    stream_fail(stream, ERROR_BACKEND, "a recording of branch %d goes to another one",
+                stream->recorded_branch);
+    return false;
+}
+
 void cuda_branch(struct stream *stream, int branch)
 {
+    if (branch == stream->branch || !can_change_branch(stream))
+        return;
     stream->branch = branch;
     if (branch == 0 || stream->is_forked[branch])
         return;
     stream->is_forked[branch] = true;
+    stream->has_recorded_fork = true;
     if (stream_check(stream, cudaEventRecord(stream->forked, stream->branches[0]), "forking"))
         stream_check(stream, cudaStreamWaitEvent(stream->branches[branch], stream->forked, 0),
                      "forking");
@@ -222,6 +237,8 @@ void stream_join_branch(struct stream *stream, int branch)
 
 void cuda_join(struct stream *stream)
 {
+    if (!can_change_branch(stream))
+        return;
     for (int i = 1; i < BRANCHES; i++)
         stream_join_branch(stream, i);
 }
@@ -232,9 +249,13 @@ void cuda_record_begin(struct stream *stream)
 {
     if (stream_skips(stream))
         return;
+    if (stream->branch == 0)
+        cuda_join(stream); /* a capture cannot wait for what goes on outside of it */
     stream->is_recording = true;
+    stream->recorded_branch = stream->branch;
+    stream->has_recorded_fork = false;
     stream_check(stream,
-                 cudaStreamBeginCapture(stream->branches[0], cudaStreamCaptureModeThreadLocal),
+                 cudaStreamBeginCapture(stream_now(stream), cudaStreamCaptureModeThreadLocal),
                  "recording");
     streamed_record_begin(stream);
 }
@@ -254,10 +275,11 @@ struct recording *cuda_record_end(struct stream *stream)
 
     if (!stream->is_recording)
         return NULL;
-    cuda_join(stream);
+    if (stream->recorded_branch == 0)
+        cuda_join(stream);
     streamed_record_end(stream, &streamed);
     stream->is_recording = false;
-    if (!stream_check(stream, cudaStreamEndCapture(stream->branches[0], &graph), "recording") ||
+    if (!stream_check(stream, cudaStreamEndCapture(stream_now(stream), &graph), "recording") ||
         stream->has_failed)
         goto done;
     recording = calloc(1, sizeof *recording);
@@ -266,8 +288,11 @@ struct recording *cuda_record_end(struct stream *stream)
         free(recording);
         recording = NULL;
     }
-    if (recording)
+    if (recording) {
+        recording->branch = stream->branch;
+        recording->has_fork = stream->has_recorded_fork;
         recording->streamed = streamed;
+    }
 
 done:
     if (graph)
@@ -281,9 +306,16 @@ void cuda_replay(struct stream *stream, const struct recording *recording)
 {
     if (stream_skips(stream))
         return;
+    if (recording->branch != stream->branch) {
+        stream_fail(stream, ERROR_BACKEND, "a recording of branch %d is replayed on branch %d",
+                    recording->branch, stream->branch);
+        return;
+    }
+    if (recording->has_fork)
+        cuda_join(stream); /* other branches have their scratch to themselves */
     streamed_replay_begin(stream, &recording->streamed);
     if (!stream->has_failed &&
-        stream_check(stream, cudaGraphLaunch(recording->graph, stream->branches[0]), "replaying"))
+        stream_check(stream, cudaGraphLaunch(recording->graph, stream_now(stream)), "replaying"))
         streamed_replay_end(&recording->streamed);
 }
 

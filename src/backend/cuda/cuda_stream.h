@@ -52,6 +52,8 @@ struct stream {
     void *workspace[BRANCHES], *decoded[STREAM_BRANCHES];
     const atomic_bool *cancel;
     bool has_failed, is_recording;
+    int recorded_branch;    /* that the recording began on */
+    bool has_recorded_fork; /* and whether it went to others */
     struct error failure;
     cublasLtHandle_t lt;
     struct choice_file *choices; /* saved when the stream has finished */

@@ -384,7 +384,8 @@ void cuda_weights_enter(struct stream *stream, struct streamed_weights *streamed
         return;
     }
     cuda_join(stream);
-    if (stream->is_recording && !begin_in_recording(stream, streamed, group))
+    if (stream->has_failed ||
+        (stream->is_recording && !begin_in_recording(stream, streamed, group)))
         return;
     slot = slot_with(streamed, group);
     if (slot != left || slot < 0) {
