@@ -92,22 +92,24 @@ static void encode_t5(struct text_stage *stage, struct pipeline *pipeline,
 }
 
 /* None of them fills a GPU. Both CLIP encoders go beside T5, and without T5 beside each other;
- * CLIP-G begins before CLIP-L, which has less to do. */
+ * CLIP-G begins before CLIP-L, which has less to do. Where T5's weights come from the host, their
+ * way is what takes time, and all go on one branch. */
 static void encode(struct text_stage *stage, struct pipeline *pipeline,
                    const struct prompt_tokens *tokens)
 {
     const struct backend_ops *ops = &pipeline->backend->ops;
+    int beside = pipeline->streamed[COMPONENT_T5] ? 0 : 1;
     int64_t g_column = clip_encoder_width(pipeline->clip[CLIP_L]);
     int64_t g_pooled_column = clip_encoder_pooled_width(pipeline->clip[CLIP_L]);
 
-    op_branch(ops, pipeline->stream, 1); /* from here: it does not wait for what comes */
+    op_branch(ops, pipeline->stream, beside); /* from here: it does not wait for what comes */
     op_branch(ops, pipeline->stream, 0);
     if (pipeline->t5) {
         encode_t5(stage, pipeline, tokens);
-        op_branch(ops, pipeline->stream, 1);
+        op_branch(ops, pipeline->stream, beside);
     }
     encode_clip(stage, pipeline, tokens, CLIP_G, g_column, g_pooled_column);
-    op_branch(ops, pipeline->stream, 1);
+    op_branch(ops, pipeline->stream, beside);
     encode_clip(stage, pipeline, tokens, CLIP_L, 0, 0);
     op_join(ops, pipeline->stream);
 }
