@@ -68,17 +68,21 @@ static void upload_tokens(struct text_stage *stage, struct pipeline *pipeline,
 }
 
 static void encode_clip(struct text_stage *stage, struct pipeline *pipeline,
-                        const struct prompt_tokens *tokens, int which, int64_t column,
-                        int64_t pooled_column)
+                        const struct prompt_tokens *tokens, enum clip_index which)
 {
     const struct clip_encoder *encoder = pipeline->clip[which];
     const int32_t *ids = tokens->clip[which];
     int64_t end = end_of(ids, clip_tokenizer_eos(pipeline->clip_tokenizer[which]));
+    int64_t column = 0, pooled_column = 0;
     struct tensor rows = tensor_slice(&stage->context, 1, 0, CLIP_TOKENS);
-    struct tensor hidden = tensor_slice(&rows, 2, column, clip_encoder_width(encoder));
-    struct tensor pooled =
-        tensor_slice(&stage->pooled, 1, pooled_column, clip_encoder_pooled_width(encoder));
+    struct tensor hidden, pooled;
 
+    for (int i = 0; i < (int)which; i++) {
+        column += clip_encoder_width(pipeline->clip[i]);
+        pooled_column += clip_encoder_pooled_width(pipeline->clip[i]);
+    }
+    hidden = tensor_slice(&rows, 2, column, clip_encoder_width(encoder));
+    pooled = tensor_slice(&stage->pooled, 1, pooled_column, clip_encoder_pooled_width(encoder));
     clip_encode(stage->clip[which], pipeline->stream, &hidden, &pooled, &stage->clip_ids[which],
                 &end);
 }
@@ -99,8 +103,6 @@ static void encode(struct text_stage *stage, struct pipeline *pipeline,
 {
     const struct backend_ops *ops = &pipeline->backend->ops;
     int beside = pipeline->streamed[COMPONENT_T5] ? 0 : 1;
-    int64_t g_column = clip_encoder_width(pipeline->clip[CLIP_L]);
-    int64_t g_pooled_column = clip_encoder_pooled_width(pipeline->clip[CLIP_L]);
 
     op_branch(ops, pipeline->stream, beside); /* from here: it does not wait for what comes */
     op_branch(ops, pipeline->stream, 0);
@@ -108,9 +110,9 @@ static void encode(struct text_stage *stage, struct pipeline *pipeline,
         encode_t5(stage, pipeline, tokens);
         op_branch(ops, pipeline->stream, beside);
     }
-    encode_clip(stage, pipeline, tokens, CLIP_G, g_column, g_pooled_column);
+    encode_clip(stage, pipeline, tokens, CLIP_G);
     op_branch(ops, pipeline->stream, beside);
-    encode_clip(stage, pipeline, tokens, CLIP_L, 0, 0);
+    encode_clip(stage, pipeline, tokens, CLIP_L);
     op_join(ops, pipeline->stream);
 }
 

@@ -21,9 +21,9 @@ static bool list_weights(const struct pipeline *pipeline, enum component compone
                (!with_init || !pipeline->vae_encoder ||
                 vae_encoder_list_weights(pipeline->vae_encoder, list, err));
     case COMPONENT_CLIP_L:
-        return clip_encoder_list_weights(pipeline->clip[0], list, err);
+        return clip_encoder_list_weights(pipeline->clip[CLIP_L], list, err);
     case COMPONENT_CLIP_G:
-        return clip_encoder_list_weights(pipeline->clip[1], list, err);
+        return clip_encoder_list_weights(pipeline->clip[CLIP_G], list, err);
     case COMPONENT_T5:
         return !pipeline->t5 || t5_encoder_list_weights(pipeline->t5, list, err);
     case COMPONENT_COUNT:

@@ -39,7 +39,7 @@ struct kernel_check {
     struct kernel_memory *memory;
     int comparisons, failures;
     bool is_quiet, is_verbose;
-    double began;
+    double began; /* seconds_now() then */
 };
 
 typedef void (*kernel_check_function)(struct kernel_check *check);
